@@ -1,0 +1,138 @@
+"""Settings: the environment read once into one frozen value. `INTERNS1_*` names come first, then `OLLAMA_*`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from interns1_local.errors import BadRequest
+
+DEFAULT_PORT = 11434
+FOREVER = -1.0
+
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_LOCAL_ORIGINS = tuple(
+    f"{scheme}://{host}{port}"
+    for host in ("localhost", "127.0.0.1", "0.0.0.0")
+    for scheme in ("http", "https")
+    for port in ("", ":*")
+)
+_APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says. Durations in seconds (-1 is forever); 0 means automatic where a count is asked."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    models_dir: Path = Path.home() / ".interns1" / "models"
+    keep_alive: float = 300.0
+    num_parallel: int = 0
+    max_queue: int = 512
+    max_loaded_models: int = 0
+    context_length: int = 0
+    threads: int = 0
+    load_timeout: float = 300.0
+    kv_cache_type: str = ""
+    origins: tuple[str, ...] = _LOCAL_ORIGINS + _APP_ORIGINS
+    noprune: bool = False
+    nohistory: bool = False
+    debug: bool = False
+
+    @property
+    def base_url(self) -> str:
+        """Where a client on this machine reaches the server."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read `environ`. A value that cannot be understood is an error that names the variable."""
+
+    def read(name: str) -> str:
+        return (environ.get(f"INTERNS1_{name}") or environ.get(f"OLLAMA_{name}") or "").strip().strip("\"'").strip()
+
+    host, port = parse_host(read("HOST"))
+    models = read("MODELS")
+    defaults = Settings()
+    origins = tuple(part.strip() for part in read("ORIGINS").split(",") if part.strip())
+    return Settings(
+        host=host,
+        port=port,
+        models_dir=Path(models).expanduser().absolute() if models else defaults.models_dir,
+        keep_alive=_duration(read("KEEP_ALIVE"), "KEEP_ALIVE", defaults.keep_alive),
+        num_parallel=_count(read("NUM_PARALLEL"), "NUM_PARALLEL", defaults.num_parallel),
+        max_queue=_count(read("MAX_QUEUE"), "MAX_QUEUE", defaults.max_queue),
+        max_loaded_models=_count(read("MAX_LOADED_MODELS"), "MAX_LOADED_MODELS", defaults.max_loaded_models),
+        context_length=_count(read("CONTEXT_LENGTH"), "CONTEXT_LENGTH", defaults.context_length),
+        threads=_count(read("THREADS"), "THREADS", defaults.threads),
+        load_timeout=_duration(read("LOAD_TIMEOUT"), "LOAD_TIMEOUT", defaults.load_timeout),
+        kv_cache_type=read("KV_CACHE_TYPE"),
+        origins=origins + defaults.origins,
+        noprune=_flag(read("NOPRUNE")),
+        nohistory=_flag(read("NOHISTORY")),
+        debug=_flag(read("DEBUG")),
+    )
+
+
+def parse_host(text: str) -> tuple[str, int]:
+    """`host[:port]`, a URL or a bare IPv6 address -> (host, port), by the rules of OLLAMA_HOST."""
+    scheme, _, rest = text.rpartition("://")
+    fallback = {"http": 80, "https": 443}.get(scheme.lower(), DEFAULT_PORT)
+    rest = rest.split("/", 1)[0]
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"
+    split = urlsplit(f"//{rest}")
+    try:
+        port = split.port
+    except ValueError:
+        port = None
+    return split.hostname or "127.0.0.1", fallback if port is None else port
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds of a Go duration (`5m`, `1h30m`, `500ms`, `0`) or of a number; anything negative is forever (-1)."""
+    if isinstance(value, int | float):
+        return FOREVER if value < 0 else float(value)
+    text = value.strip()
+    negative = text.startswith("-")
+    body = text.lstrip("+-")
+    if body == "0":
+        return 0.0
+    if body.replace(".", "", 1).isdigit():
+        raise BadRequest(f'time: missing unit in duration "{value}"')
+    parts = list(_DURATION_PART.finditer(body))
+    if not parts or "".join(part.group(0) for part in parts) != body:
+        raise BadRequest(f'time: invalid duration "{value}"')
+    if negative:
+        return FOREVER
+    return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2)] for part in parts)
+
+
+def _duration(text: str, name: str, default: float) -> float:
+    if not text:
+        return default
+    try:
+        # The environment variable, unlike a request, may hold a bare number of seconds.
+        return parse_duration(float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text)
+    except BadRequest as error:
+        raise BadRequest(f"INTERNS1_{name} (or OLLAMA_{name}) is not a duration such as 5m or 1h30m: {error}") from None
+
+
+def _count(text: str, name: str, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdigit():
+        raise BadRequest(f"INTERNS1_{name} (or OLLAMA_{name}) must be a whole number of 0 or more; it is {text!r}")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    """As Ollama reads booleans: a value that is no boolean counts as true."""
+    return bool(text) and text.lower() not in ("0", "f", "false")
