@@ -1,0 +1,203 @@
+"""The models folder in Ollama's layout: `manifests/HOST/NAMESPACE/MODEL/TAG` and `blobs/sha256-HEX`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from interns1_local.errors import InternS1Error, InvalidName, ModelNotFound
+from interns1_local.store import manifest as media
+from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, write_atomically
+from interns1_local.store.manifest import BrokenManifest, Layer, Manifest
+from interns1_local.store.name import ModelName
+
+_PRUNE_AGE = 3600.0
+_PARTIAL_AGE = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """One model as the store holds it."""
+
+    name: ModelName
+    manifest: Manifest
+    digest: str
+    modified_at: datetime
+    model_path: Path
+    mmproj_path: Path | None = None
+    template: str = ""
+    system: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    licenses: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return self.manifest.size
+
+    @property
+    def license(self) -> str:
+        return "\n".join(self.licenses)
+
+
+class ModelStore:
+    """Every change of a manifest goes through one lock; blobs are written before the manifest that names them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root / "blobs")
+        self._manifests = root / "manifests"
+        self._lock = threading.RLock()
+
+    def names(self) -> list[ModelName]:
+        """Every stored name. Files that are no manifests (hidden files, wrong depth) are passed over."""
+        found = []
+        for path in sorted(self._manifests.glob("*/*/*/*")):
+            parts = path.relative_to(self._manifests).parts
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            with contextlib.suppress(InvalidName):
+                name = ModelName.parse("{}/{}/{}:{}".format(*parts))
+                if name.path.parts == parts:
+                    found.append(name)
+        return found
+
+    def find(self, name: str | ModelName) -> ModelName | None:
+        """The stored name that equals `name` but for case, or None."""
+        wanted = ModelName.parse(name) if isinstance(name, str) else name
+        if self._manifest_path(wanted).is_file():
+            return wanted
+        return next((stored for stored in self.names() if stored.key == wanted.key), None)
+
+    def resolve(self, name: str | ModelName) -> StoredModel:
+        """Read a model; one that is not there is a `ModelNotFound` that names it as asked."""
+        found = self.find(name)
+        if found is None:
+            raise ModelNotFound(f"model '{name}' not found")
+        return self._read(found)
+
+    def list(self) -> list[StoredModel]:
+        """Every readable model, newest first. A broken one is passed over, so that it cannot hide the others."""
+        models = []
+        for name in self.names():
+            with contextlib.suppress(InternS1Error, OSError):
+                models.append(self._read(name))
+        return sorted(models, key=lambda model: model.modified_at, reverse=True)
+
+    def write(self, name: ModelName, manifest: Manifest) -> ModelName:
+        """Write a manifest last, once all its blobs are there. Blobs that only its predecessor used go away."""
+        with self._lock:
+            target = self.find(name) or name
+            missing = [digest for digest in manifest.digests if not self.blobs.has(digest)]
+            if missing:
+                raise InternS1Error(f"blob {missing[0]} vanished while {name} was written; try again")
+            before = self._manifest(target).digests if self._manifest_path(target).is_file() else set()
+            write_atomically(self._manifest_path(target), manifest.to_bytes())
+            self._drop(before - manifest.digests)
+            return target
+
+    def copy(self, source: str | ModelName, destination: str | ModelName) -> None:
+        with self._lock:
+            model = self.resolve(source)
+            self.write(ModelName.parse(destination) if isinstance(destination, str) else destination, model.manifest)
+
+    def delete(self, name: str | ModelName) -> None:
+        """Remove the manifest, the folders it leaves empty, and the blobs no other manifest uses."""
+        with self._lock:
+            found = self.find(name)
+            if found is None:
+                raise ModelNotFound(f"model '{name}' not found")
+            digests: set[str] = set()
+            with contextlib.suppress(BrokenManifest):
+                digests = self._manifest(found).digests
+            path = self._manifest_path(found)
+            path.unlink()
+            for folder in list(path.parents)[:3]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            self._drop(digests)
+
+    def prune(self, now: float | None = None) -> int:
+        """Remove blobs that no manifest names and that are older than an hour; partial downloads are kept a week."""
+        with self._lock:
+            now = time.time() if now is None else now
+            used = self._used()
+            if used is None or not self.blobs.folder.is_dir():
+                return 0
+            removed = 0
+            for digest in self.blobs.digests():
+                path = self.blobs.path(digest)
+                if digest not in used and now - path.stat().st_mtime > _PRUNE_AGE:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+            for path in self.blobs.folder.glob(f"interns1-*{PARTIAL_SUFFIX}"):
+                if now - path.stat().st_mtime > _PARTIAL_AGE:
+                    path.unlink(missing_ok=True)
+            return removed
+
+    def add_layer(self, media_type: str, data: bytes) -> Layer:
+        digest, size = self.blobs.add(data)
+        return Layer(media_type, digest, size)
+
+    def _manifest_path(self, name: ModelName) -> Path:
+        return self._manifests.joinpath(*name.path.parts)
+
+    def _manifest(self, name: ModelName) -> Manifest:
+        return Manifest.from_bytes(self._manifest_path(name).read_bytes(), f"the manifest of {name}")
+
+    def _used(self) -> set[str] | None:
+        """Digests in use, or None when a manifest cannot be read: then nothing may be removed."""
+        used: set[str] = set()
+        try:
+            for name in self.names():
+                used |= self._manifest(name).digests
+        except (BrokenManifest, OSError):
+            return None
+        return used
+
+    def _drop(self, digests: set[str]) -> None:
+        used = self._used() if digests else None
+        for digest in digests - used if used is not None else ():
+            self.blobs.remove(digest)
+
+    def _read(self, name: ModelName) -> StoredModel:
+        path = self._manifest_path(name)
+        raw = path.read_bytes()
+        manifest = Manifest.from_bytes(raw, f"the manifest of {name}")
+        models = manifest.of_type(media.MODEL)
+        if not models:
+            raise BrokenManifest(f"{name} has no model layer; pull or create it again")
+        projectors = manifest.of_type(media.PROJECTOR)
+        prompts = manifest.of_type(media.TEMPLATE) or manifest.of_type(media.PROMPT)
+        return StoredModel(
+            name=name,
+            manifest=manifest,
+            digest=hashlib.sha256(raw).hexdigest(),
+            modified_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+            model_path=self.blobs.path(models[0].digest),
+            mmproj_path=self.blobs.path(projectors[0].digest) if projectors else None,
+            template=self._text(prompts[-1:]),
+            system=self._text(manifest.of_type(media.SYSTEM)[-1:]),
+            params=self._json(manifest.of_type(media.PARAMS), {}),
+            messages=self._json(manifest.of_type(media.MESSAGES), []),
+            licenses=[self._text([layer]) for layer in manifest.of_type(media.LICENSE)],
+            config=self._json([manifest.config], {}),
+        )
+
+    def _text(self, layers: list[Layer]) -> str:
+        return "".join(self.blobs.read(layer.digest).decode("utf-8", "replace") for layer in layers)
+
+    def _json(self, layers: list[Layer], empty: Any) -> Any:
+        try:
+            value = json.loads(self.blobs.read(layers[-1].digest)) if layers else empty
+        except ValueError:
+            raise BrokenManifest(f"layer {layers[-1].digest} is not JSON; pull or create the model again") from None
+        return value if isinstance(value, type(empty)) else empty
