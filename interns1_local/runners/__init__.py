@@ -1,0 +1,1 @@
+"""Worker processes, and which models are loaded in them."""

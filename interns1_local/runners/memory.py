@@ -1,0 +1,77 @@
+"""Load options that nobody chose: context, parallel sequences, batch and threads that suit the model and this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from interns1_local.config import Settings
+from interns1_local.runners.model_spec import LoadOptions, ModelFacts
+
+DEFAULT_CONTEXT = 32768
+SMALLEST_CONTEXT = 2048
+DEFAULT_PARALLEL = 8
+DEFAULT_BATCH = 512
+FALLBACK_MEMORY = 8 * 2**30
+
+# A default context may take this share of the machine's memory for keys and values, no more.
+KV_SHARE = 0.25
+
+
+def complete_options(
+    wanted: LoadOptions,
+    facts: ModelFacts,
+    settings: Settings,
+    memory: int | None = None,
+    cores: int | None = None,
+) -> LoadOptions:
+    """`wanted` with every gap filled: from the settings, else by the machine's memory and cores."""
+    num_ctx = wanted.num_ctx or settings.context_length or _default_context(facts, memory or machine_memory())
+    filled = replace(
+        wanted,
+        num_ctx=num_ctx,
+        num_parallel=wanted.num_parallel or settings.num_parallel or DEFAULT_PARALLEL,
+        num_batch=wanted.num_batch or DEFAULT_BATCH,
+        num_thread=wanted.num_thread or settings.threads or cores or physical_cores(),
+        num_gpu=-1 if wanted.num_gpu is None else wanted.num_gpu,
+        kv_cache_type=wanted.kv_cache_type or settings.kv_cache_type or "f16",
+        use_mmap=True if wanted.use_mmap is None else wanted.use_mmap,
+    )
+    return filled.within(facts.context_length)
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine, or of this container when it has less."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return FALLBACK_MEMORY
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        return min(total, int(limit.read_text()))
+    except (OSError, ValueError):
+        return total
+
+
+def physical_cores() -> int:
+    """Cores this process may run on, not counting a core's second thread."""
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:
+        return max(1, (os.cpu_count() or 2) // (2 if (os.cpu_count() or 2) > 2 else 1))
+    siblings = {_siblings(cpu) for cpu in usable}
+    return max(1, len(siblings))
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _default_context(facts: ModelFacts, memory: int) -> int:
+    affordable = int(memory * KV_SHARE) // max(facts.kv_bytes_per_token, 1)
+    context = max(SMALLEST_CONTEXT, min(DEFAULT_CONTEXT, affordable))
+    return context - context % 256

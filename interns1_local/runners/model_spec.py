@@ -1,0 +1,256 @@
+"""What the server knows about a model without loading it: where its files are, how to load it, what its metadata says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from interns1_local.errors import BadRequest, LoadError, ModelNotFound
+from quant.errors import QuantError
+from quant.gguf_file import GGUFMetadata, read_metadata
+
+# llama.cpp's file types, as `general.file_type` holds them.
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+
+_SAMPLING_KEYS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_last_n": "repeat_last_n",
+    "penalty_repeat": "repeat_penalty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """Options that a worker is started with. None leaves the choice to the machine's defaults."""
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    num_gpu: int | None = None
+    num_thread: int | None = None
+    num_parallel: int | None = None
+    kv_cache_type: str | None = None
+    use_mmap: bool | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> LoadOptions:
+        """The load options among a request's or a Modelfile's options; other options are left alone."""
+        chosen = {}
+        for entry in fields(cls):
+            value = options.get(entry.name)
+            if value is not None:
+                chosen[entry.name] = _typed(entry.name, value)
+        # Ollama writes "choose by yourself" as 0 threads and -1 layers.
+        if not chosen.get("num_thread", 1):
+            del chosen["num_thread"]
+        if chosen.get("num_gpu", 0) < 0:
+            del chosen["num_gpu"]
+        return cls(**chosen)
+
+    def over(self, defaults: LoadOptions) -> LoadOptions:
+        """These options where they are set, `defaults` elsewhere."""
+        chosen = {e.name: getattr(self, e.name) for e in fields(self) if getattr(self, e.name) is not None}
+        return replace(defaults, **chosen)
+
+    def within(self, trained_context: int) -> LoadOptions:
+        """These options with a context no longer than the model was trained for (0: unknown)."""
+        if self.num_ctx is None or not 0 < trained_context < self.num_ctx:
+            return self
+        return replace(self, num_ctx=trained_context)
+
+    def satisfies(self, wanted: LoadOptions) -> bool:
+        """Whether a worker started with these (complete) options serves `wanted` as well as a new one would."""
+        for entry in fields(self):
+            have, want = getattr(self, entry.name), getattr(wanted, entry.name)
+            if want is None or have == want:
+                continue
+            if entry.name in ("num_ctx", "num_parallel") and have is not None and have >= want:
+                continue
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model as the store knows it: its name, its files, and the load options of its Modelfile."""
+
+    name: str
+    digest: str
+    model_path: Path
+    mmproj_path: Path | None = None
+    options: LoadOptions = field(default_factory=LoadOptions)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model's files."""
+        paths = [self.model_path] if self.mmproj_path is None else [self.model_path, self.mmproj_path]
+        return sum(path.stat().st_size for path in paths)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionFacts:
+    """How pictures are to be cut for this model, and what one tile costs."""
+
+    tile_size: int
+    min_patches: int
+    max_patches: int
+    use_thumbnail: bool
+    tokens_per_tile: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the metadata of a model's files says. `metadata` and `mmproj_metadata` hold all fields."""
+
+    architecture: str
+    parameter_count: int
+    context_length: int
+    embedding_length: int
+    quantization: str
+    chat_template: str | None
+    sampling_defaults: Mapping[str, float]
+    capabilities: tuple[str, ...]
+    vision: VisionFacts | None
+    bos_token: str
+    eos_token: str
+    kv_bytes_per_token: int
+    metadata: Mapping[str, Any]
+    mmproj_metadata: Mapping[str, Any]
+    tensors: Sequence[Any] = ()
+
+
+def read_model_facts(model_path: Path, mmproj_path: Path | None = None) -> ModelFacts:
+    """Read the metadata of both files. Kept in memory by path, size and time, as servers ask often."""
+    return _read_facts(model_path, _stamp(model_path), mmproj_path, _stamp(mmproj_path))
+
+
+@lru_cache(maxsize=64)
+def _read_facts(model_path: Path, _model: object, mmproj_path: Path | None, _mmproj: object) -> ModelFacts:
+    model = _metadata(model_path)
+    mmproj = None if mmproj_path is None else _metadata(mmproj_path)
+    values = model.fields
+    architecture = str(values.get("general.architecture", "unknown"))
+    template = values.get("tokenizer.chat_template")
+    return ModelFacts(
+        architecture=architecture,
+        parameter_count=int(values.get("general.parameter_count") or sum(math.prod(t.shape) for t in model.tensors)),
+        context_length=int(values.get(f"{architecture}.context_length", 0)),
+        embedding_length=int(values.get(f"{architecture}.embedding_length", 0)),
+        quantization=FILE_TYPES.get(int(values.get("general.file_type", -1)), "unknown"),
+        chat_template=template,
+        sampling_defaults=MappingProxyType(_sampling_defaults(values)),
+        capabilities=_capabilities(values, architecture, template, mmproj),
+        vision=None if mmproj is None else _vision_facts(mmproj.fields),
+        bos_token=_token_text(values, "bos"),
+        eos_token=_token_text(values, "eos"),
+        kv_bytes_per_token=_kv_bytes_per_token(values, architecture),
+        metadata=MappingProxyType(dict(values)),
+        mmproj_metadata=MappingProxyType({} if mmproj is None else dict(mmproj.fields)),
+        tensors=tuple(model.tensors),
+    )
+
+
+def _metadata(path: Path) -> GGUFMetadata:
+    try:
+        return read_metadata(path)
+    except FileNotFoundError:
+        raise ModelNotFound(f"the model file {path} is missing") from None
+    except (QuantError, OSError) as error:
+        raise LoadError(f"cannot read {path}: {error}") from error
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        raise ModelNotFound(f"the model file {path} is missing") from None
+    return status.st_size, status.st_mtime_ns
+
+
+def _sampling_defaults(values: Mapping[str, Any]) -> dict[str, float]:
+    found = {name: values.get(f"general.sampling.{key}") for key, name in _SAMPLING_KEYS.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _capabilities(
+    values: Mapping[str, Any], architecture: str, template: str | None, mmproj: GGUFMetadata | None
+) -> tuple[str, ...]:
+    """Ollama's names, found by Ollama's rules."""
+    if f"{architecture}.pooling_type" in values:
+        return ("embedding",)
+    text = template or ""
+    found = ["completion"]
+    if "tools" in text or "tool_call" in text:
+        found.append("tools")
+    if mmproj is not None or f"{architecture}.vision.block_count" in values:
+        found.append("vision")
+    if "<think>" in text and "</think>" in text or "content.split('</think>')" in text:
+        found.append("thinking")
+    return tuple(found)
+
+
+def _vision_facts(values: Mapping[str, Any]) -> VisionFacts | None:
+    size, patch = values.get("clip.vision.image_size"), values.get("clip.vision.patch_size")
+    if not size or not patch:
+        return None
+    scale = int(values.get("clip.vision.projector.scale_factor", 2)) or 1
+    return VisionFacts(
+        tile_size=int(size),
+        min_patches=int(values.get("interns1.vision.min_patches", 1)),
+        max_patches=int(values.get("interns1.vision.max_patches", 12)),
+        use_thumbnail=bool(values.get("interns1.vision.use_thumbnail", True)),
+        tokens_per_tile=(int(size) // int(patch) // scale) ** 2,
+    )
+
+
+def _token_text(values: Mapping[str, Any], kind: str) -> str:
+    token, tokens = values.get(f"tokenizer.ggml.{kind}_token_id"), values.get("tokenizer.ggml.tokens")
+    if token is None or tokens is None or not 0 <= int(token) < len(tokens):
+        return ""
+    return str(tokens[int(token)])
+
+
+def _kv_bytes_per_token(values: Mapping[str, Any], architecture: str) -> int:
+    """Bytes of K and V at 16 bits for one token, over all layers."""
+
+    def read(key: str, default: int) -> Any:
+        return values.get(f"{architecture}.{key}", default)
+
+    layers, width = int(read("block_count", 0)), int(read("embedding_length", 0))
+    heads = read("attention.head_count", 1)
+    heads = heads if isinstance(heads, int) else max(heads, default=1)
+    kv_heads = read("attention.head_count_kv", heads)
+    total_kv_heads = kv_heads * layers if isinstance(kv_heads, int) else int(sum(kv_heads))
+    head = width // max(int(heads), 1)
+    return 2 * total_kv_heads * (int(read("attention.key_length", head)) + int(read("attention.value_length", head)))
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name == "kv_cache_type":
+        if not isinstance(value, str):
+            raise BadRequest(f'option "{name}" must be of type string')
+        return value.lower()
+    if name == "use_mmap":
+        if not isinstance(value, bool):
+            raise BadRequest(f'option "{name}" must be of type boolean')
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
+        raise BadRequest(f'option "{name}" must be of type integer')
+    low = {"num_gpu": -1, "num_thread": 0}.get(name, 1)
+    if not low <= value < 2**31:
+        raise BadRequest(f'option "{name}" must be at least {low}; it is {value}')
+    return int(value)

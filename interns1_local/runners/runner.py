@@ -1,0 +1,294 @@
+"""The server's side of one worker process: start it, send it requests, stream its answers, see it die, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import interns1_local
+from interns1_local.config import Settings
+from interns1_local.errors import InternS1Error, LoadError, WorkerDied
+from interns1_local.runners.memory import complete_options
+from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
+from interns1_local.runners.protocol import (
+    Chunk,
+    Frame,
+    GenerateRequest,
+    chunk_from,
+    error_from,
+    frame_buffers,
+    read_frame,
+    request_frame,
+)
+
+LOG_LINES = 200
+SHOWN_LOG_LINES = 12
+CLOSE_SECONDS = 2.0
+DIED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
+HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX")
+
+Progress = Callable[[float], None]
+
+
+class Runner:
+    """One loaded model in its own process. Made by `Runner.start`; usable until `alive` is false."""
+
+    def __init__(self, spec: ModelSpec, facts: ModelFacts) -> None:
+        self.spec = spec
+        self.facts = facts
+        self.options = spec.options
+        self.context_length = 0
+        self._process: asyncio.subprocess.Process
+        self._writer: asyncio.StreamWriter
+        self._streams: dict[int, asyncio.Queue[Chunk | InternS1Error]] = {}
+        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._next_id = 0
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._progress: Progress | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = False
+        self._closing = False
+
+    @classmethod
+    async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
+        """Start a worker for `spec` and wait until the model is loaded. LoadError says why it could not be."""
+        facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path)
+        options = complete_options(spec.options, facts, settings)
+        runner = cls(replace(spec, options=options), facts)
+        runner._progress = on_progress
+        try:
+            await runner._spawn(settings)
+            await runner._load(settings)
+        except BaseException:
+            await runner.close()
+            raise
+        return runner
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended and not self._closing
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """The answer's chunks; the last one carries `finish`. Closing the iterator cancels the request."""
+        request_id, queue = self._new_id(), asyncio.Queue[Chunk | InternS1Error]()
+        frame = request_frame(request_id, request)
+        self._require_alive()
+        self._streams[request_id] = queue
+        finished = False
+        try:
+            await self._send(frame)
+            while not finished:
+                item = await queue.get()
+                if isinstance(item, InternS1Error):
+                    finished = True
+                    raise item
+                finished = item.finish is not None
+                yield item
+        finally:
+            self._streams.pop(request_id, None)
+            if not finished and self.alive:
+                self._post(Frame({"op": "cancel", "id": request_id}))
+
+    async def tokenize(self, text: str) -> list[dict[str, Any]]:
+        """The tokens of `text`: dicts with id, piece and domain."""
+        return list(await self._ask({"op": "tokenize", "text": text}))
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included."""
+        return str(await self._ask({"op": "detokenize", "ids": list(ids)}))
+
+    async def close(self) -> None:
+        """End the process; requests still running get WorkerDied."""
+        self._closing = True
+        if hasattr(self, "_writer"):
+            self._writer.close()
+        if hasattr(self, "_process"):
+            try:
+                await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._end()
+
+    async def _spawn(self, settings: Settings) -> None:
+        environment = dict(os.environ, GGML_NO_BACKTRACE="1", PYTHONUNBUFFERED="1")
+        root = str(Path(interns1_local.__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        if HAS_UNIX_SOCKETS:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                await self._execute(str(theirs.fileno()), environment, settings, pass_fds=(theirs.fileno(),))
+        else:
+            ours = await self._spawn_over_tcp(environment, settings)
+        ours.setblocking(False)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._tasks.append(asyncio.create_task(self._read(reader)))
+
+    async def _spawn_over_tcp(self, environment: dict[str, str], settings: Settings) -> socket.socket:
+        """Where there are no UNIX sockets: loopback TCP, and a token so that no other process can take the place."""
+        token = secrets.token_bytes(32)
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            environment["INTERNS1_WORKER_TOKEN"] = token.hex()
+            await self._execute(f"tcp:{listener.getsockname()[1]}", environment, settings)
+            async with asyncio.timeout(settings.load_timeout or None):
+                while True:
+                    connection, _ = await loop.sock_accept(listener)
+                    connection.setblocking(False)
+                    offered = b""
+                    while len(offered) < len(token) and (part := await loop.sock_recv(connection, len(token))):
+                        offered += part
+                    if secrets.compare_digest(offered, token):
+                        return connection
+                    connection.close()
+
+    async def _execute(self, address: str, environment: dict[str, str], settings: Settings, **options: Any) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "interns1_local.runners.worker", address,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+            # Ctrl-C in a terminal is for the server, which then ends its workers.
+            start_new_session=True,
+            **options,
+        )  # fmt: skip
+        self._tasks.append(asyncio.create_task(self._collect_log(settings.debug)))
+
+    async def _load(self, settings: Settings) -> None:
+        spec = self.spec
+        header = {
+            "op": "load",
+            "model_path": str(spec.model_path),
+            "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
+            "options": asdict(spec.options),
+        }
+        await self._send(Frame(header))
+        timeout = settings.load_timeout if settings.load_timeout > 0 else None
+        try:
+            facts = await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+        except TimeoutError:
+            raise LoadError(
+                f"{spec.name} did not load within {timeout:.0f} s (INTERNS1_LOAD_TIMEOUT){self._last_lines()}"
+            ) from None
+        except WorkerDied as error:
+            raise LoadError(f"{spec.name} could not be loaded: {error.message}") from None
+        self.context_length = facts["context_length"]
+
+    async def _ask(self, header: dict[str, Any]) -> Any:
+        self._require_alive()
+        request_id = self._new_id()
+        future = self._replies[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(Frame(header | {"id": request_id}))
+            return await future
+        finally:
+            self._replies.pop(request_id, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while (frame := await read_frame(reader)) is not None:
+            self._handle(frame)
+        code = await self._process.wait()
+        # The log's last lines say why: let them arrive.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._tasks[0]), 1.0)
+        self._end(f"{DIED} ({_describe_exit(code)}){self._last_lines()}")
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        match header["op"]:
+            case "chunks":
+                for entry, data in zip(header["chunks"], frame.blobs, strict=True):
+                    if (queue := self._streams.get(entry["id"])) is not None:
+                        queue.put_nowait(chunk_from(entry, bytes(data)))
+            case "error":
+                self._fail_request(header["id"], error_from(header))
+            case "reply":
+                if (future := self._replies.get(header["id"])) is not None and not future.done():
+                    future.set_result(header["value"])
+            case "progress":
+                if self._progress is not None:
+                    self._progress(header["value"])
+            case "ready":
+                self._ready.set_result(header)
+            case "load_error":
+                self._ready.set_exception(LoadError(header["message"]))
+
+    def _fail_request(self, request_id: int, error: InternS1Error) -> None:
+        if (queue := self._streams.get(request_id)) is not None:
+            queue.put_nowait(error)
+        elif (future := self._replies.get(request_id)) is not None and not future.done():
+            future.set_exception(error)
+
+    def _end(self, reason: str = DIED) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if not self._ready.done():
+            self._ready.set_exception(WorkerDied(reason))
+            self._ready.exception()  # read once, so that nobody is told that it never was
+        for request_id in [*self._streams, *self._replies]:
+            self._fail_request(request_id, WorkerDied(reason))
+        if hasattr(self, "_writer"):
+            self._writer.close()
+
+    async def _collect_log(self, echo: bool) -> None:
+        assert self._process.stdout is not None
+        while chunk := await self._process.stdout.read(1 << 16):
+            text = chunk.decode(errors="replace")
+            self._log.extend(line for line in text.splitlines() if line.strip())
+            if echo:
+                print(text, end="", file=sys.stderr)
+
+    def _last_lines(self) -> str:
+        lines = list(self._log)[-SHOWN_LOG_LINES:]
+        return "\n" + "\n".join(lines) if lines else ""
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def _require_alive(self) -> None:
+        if not self.alive:
+            raise WorkerDied(f"{DIED}{self._last_lines()}")
+
+    def _post(self, frame: Frame) -> None:
+        for buffer in frame_buffers(frame):
+            self._writer.write(buffer)
+
+    async def _send(self, frame: Frame) -> None:
+        self._post(frame)
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
