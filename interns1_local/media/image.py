@@ -1,0 +1,108 @@
+"""A picture file to the tiles that the vision tower sees, as the Hugging Face processor makes them.
+
+The grid follows the picture's shape alone; the picture is stretched over it, cut row by row, and shown whole at the end.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from interns1_local.errors import MediaError
+
+# Below the size at which Pillow warns.
+MAX_PIXELS = 89_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass(frozen=True, slots=True)
+class TileSpec:
+    """How a model wants its pictures: tile side in pixels, how many tiles, and whether the whole picture follows."""
+
+    size: int
+    min_patches: int = 1
+    max_patches: int = 12
+    thumbnail: bool = True
+
+
+def load_image(data: bytes) -> Image.Image:
+    """Decode a file to RGB, the right way up; the first frame of a moving picture."""
+    if not data:
+        raise MediaError("the image is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise MediaError("the image is not a PNG, JPEG, WebP, GIF, BMP or TIFF file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise MediaError(f"the image is larger than the limit of {MAX_PIXELS} pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        # Pillow raises any of these for a file that is cut short or damaged.
+        raise MediaError(f"the image is damaged or cut short: {error}") from error
+
+
+def tile_image(image: Image.Image, spec: TileSpec) -> NDArray[np.uint8]:
+    """uint8 [tiles, size, size, 3]: the grid's tiles row by row, then the whole picture if there are several."""
+    columns, rows = choose_grid(*image.size, spec)
+    canvas = _resize(image, spec.size * columns, spec.size * rows)
+    grid = canvas.reshape(rows, spec.size, columns, spec.size, 3)
+    tiles = grid.swapaxes(1, 2).reshape(rows * columns, spec.size, spec.size, 3)
+    if spec.thumbnail and len(tiles) > 1:
+        tiles = np.concatenate([tiles, _resize(image, spec.size, spec.size)[None]])
+    return np.ascontiguousarray(tiles)
+
+
+def count_tiles(width: int, height: int, spec: TileSpec) -> int:
+    """How many tiles `tile_image` makes of a picture of this size."""
+    columns, rows = choose_grid(width, height, spec)
+    tiles = columns * rows
+    return tiles + (1 if spec.thumbnail and tiles > 1 else 0)
+
+
+def choose_grid(width: int, height: int, spec: TileSpec) -> tuple[int, int]:
+    """(columns, rows) of the grid nearest in shape; among equals, the larger while the picture fills half of it."""
+    if spec.max_patches <= 1:
+        return 1, 1
+    shape = width / height
+    best, best_distance = (1, 1), float("inf")
+    for columns, rows in _grids(spec.min_patches, spec.max_patches):
+        distance = abs(shape - columns / rows)
+        fills_half = width * height > 0.5 * spec.size * spec.size * columns * rows
+        if distance < best_distance or (distance == best_distance and fills_half):
+            best, best_distance = (columns, rows), distance
+    return best
+
+
+@lru_cache(maxsize=32)
+def _grids(smallest: int, largest: int) -> tuple[tuple[int, int], ...]:
+    sides = range(1, largest + 1)
+    grids = [(columns, rows) for columns in sides for rows in sides if smallest <= columns * rows <= largest]
+    return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
+
+
+def _resize(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow clips 16-bit grey to 255 instead of scaling it, which leaves a white picture.
+        grey = np.asarray(image, dtype=np.float64) / 257.0
+        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise MediaError(f"the image has no pixels: it is {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"the image has {width}x{height} pixels; the limit is {MAX_PIXELS} in all")
+
