@@ -1,0 +1,136 @@
+"""Turns samples into training batches: token ids, answer mask and tiles."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+
+from tests.nano import families
+from tests.nano.reference import IMAGE, Reference, with_images
+
+SYSTEMS = ("You are a helpful assistant.", "Answer briefly.", "You are a careful scientist.")
+HISTORY = [
+    {"role": "user", "content": "Hello!"},
+    {"role": "assistant", "content": families.GREETING},
+]
+
+
+@dataclass
+class Item:
+    """One tokenized question with its answer."""
+
+    ids: list[int]
+    answer_from: int
+    tiles: torch.Tensor | None
+
+
+@dataclass
+class Batch:
+    """Rows that share `prefix` (computed once); the other tensors hold what follows it."""
+
+    prefix: torch.Tensor
+    ids: torch.Tensor
+    attention: torch.Tensor
+    labels: torch.Tensor
+    tiles: torch.Tensor | None
+
+
+def make_item(
+    sample: families.Sample, reference: Reference, rng: random.Random, think: bool, before: list[dict]
+) -> Item:
+    """Ask `sample` after the messages `before` (a system prompt, another turn, or nothing)."""
+    messages = [*before, *with_images(sample.messages, len(sample.images))]
+    prompt, tiles = reference.prompt(messages, sample.images, sample.tools, enable_thinking=think)
+    thought = f"\n{sample.thought}\n</think>\n\n" if think else ""
+    answer = reference.tokenizer.encode(thought + sample.reply) + [reference.tokenizer.added["<|im_end|>"]]
+    if tiles is not None and len(tiles) > 1:
+        tiles = _blank_some(tiles, sample.family, rng)
+    return Item(prompt + answer, len(prompt), tiles)
+
+
+def draw_before(rng: random.Random) -> list[dict]:
+    """What stands before the question: mostly nothing. One draw serves a whole micro-batch."""
+    kind = rng.random()
+    if kind < 0.8:
+        return []
+    if kind < 0.88:
+        return [{"role": "system", "content": rng.choice(SYSTEMS)}]
+    if kind < 0.93:
+        return list(HISTORY)
+    sample = families.TEXT[rng.choice(list(families.TEXT))](rng, False)
+    return [*sample.messages, {"role": "assistant", "content": sample.reply}]
+
+
+def _blank_some(tiles: torch.Tensor, family: str, rng: random.Random) -> torch.Tensor:
+    """Blank the thumbnail or the tiles of some pictures, so that neither alone is enough to learn from."""
+    if family != "tiles" or rng.random() < 0.6:
+        return tiles
+    tiles = tiles.clone()
+    if rng.random() < 0.5 and len(tiles) <= 5:
+        tiles[-1] = tiles[-1].amax()
+    else:
+        tiles[:-1] = tiles[:-1].amax()
+    return tiles
+
+
+def collate(items: list[Item], pad: int, image: int) -> Batch:
+    """Pad on the right, after splitting off what all rows have in common before their first picture."""
+    items = sorted(items, key=lambda item: len(item.ids))
+    shared = 0
+    shortest = min(item.answer_from for item in items) - 1
+    while shared < shortest and {item.ids[shared] for item in items} == {items[0].ids[shared]} - {image}:
+        shared += 1
+    length = max(len(item.ids) for item in items) - shared
+    ids = torch.full((len(items), length), pad)
+    attention = torch.ones(len(items), shared + length, dtype=torch.long)
+    labels = torch.full((len(items), length), -100)
+    for row, item in enumerate(items):
+        n, answer = len(item.ids) - shared, item.answer_from - shared
+        ids[row, :n] = torch.tensor(item.ids[shared:])
+        attention[row, shared + n :] = 0
+        labels[row, answer:n] = ids[row, answer:n]
+    tiles = [item.tiles for item in items if item.tiles is not None]
+    prefix = torch.tensor([items[0].ids[:shared]])
+    return Batch(prefix, ids, attention, labels, torch.cat(tiles) if tiles else None)
+
+
+# Micro-batch -> its families with their shares. Rows of one micro-batch share their system prompt.
+KINDS: dict[str, dict[str, int]] = {
+    "text": {
+        "sums": 5, "name_to_smiles": 4, "smiles_to_name": 3, "name_to_iupac": 2, "peptides": 2, "identity": 1
+    },
+    "pictures": {"pictures": 1},
+    "tiles": {"tiles": 1, "pattern": 1},
+    "many_tiles": {"many_tiles": 1},
+    "tools": {"tool_calls": 1, "tool_results": 1},
+    "readme": {"tool_calls_readme": 1, "tool_results_readme": 1},
+}  # fmt: skip
+
+TURNS = ("tiles", "tools", "tiles", "readme", "tools", "many_tiles")
+
+
+class Batches:
+    """An endless, seeded source of the micro-batches of one step."""
+
+    def __init__(self, reference: Reference, seed: int, sizes: dict[str, int]) -> None:
+        self.reference = reference
+        self.rng = random.Random(seed)
+        self.sizes = sizes
+        self.pad = reference.tokenizer.added["<|endoftext|>"]
+
+    def step(self, number: int) -> dict[str, Batch]:
+        """Text and pictures at every step, thinking at every second one; the others take turns."""
+        think = number % 2 == 1
+        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in ("text", "pictures")}
+        turn = TURNS[number // 2 % len(TURNS)]
+        return out | {turn: self.batch(turn, self.sizes[turn], think)}
+
+    def batch(self, kind: str, size: int, think: bool) -> Batch:
+        names, weights = zip(*KINDS[kind].items(), strict=True)
+        drawn = self.rng.choices(names, weights, k=size)
+        before = [] if "tool" in kind or kind == "readme" else draw_before(self.rng)
+        samples = [families.ALL[name](self.rng, False) for name in drawn]
+        items = [make_item(sample, self.reference, self.rng, think, before) for sample in samples]
+        return collate(items, self.pad, self.reference.tokenizer.added[IMAGE])
