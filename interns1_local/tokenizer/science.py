@@ -144,19 +144,11 @@ class ScienceTokenizer:
     def _found_in(self, text: str) -> list[str]:
         parts = [text]
         if self._is_molecule is not None:
-            parts = _cut(text, self._molecules(text), _FOUND["smiles"])
+            parts = _cut(text, _molecules(text, self._is_molecule), _FOUND["smiles"])
         if "fasta" in self._models:
             # Molecules are searched once more: a long chain of capital letters in one is a protein, as in the reference.
             parts = [piece for part in parts for piece in _cut(part, find_sequences(part), _FOUND["fasta"])]
         return parts
-
-    def _molecules(self, text: str) -> Iterator[tuple[int, int]]:
-        assert self._is_molecule is not None
-        for start, end in find_candidates(text):
-            # Part of a longer word? Only ASCII letters count: a molecule may stand between Chinese characters.
-            inside = _is_ascii_letter(text[start - 1 : start]) or _is_ascii_letter(text[end : end + 1])
-            if not inside and self._is_molecule(text[start:end]):
-                yield start, end
 
     def _encode_domain(self, text: str, model: DomainModel) -> Iterator[int]:
         for piece, id in model.encode(text):
@@ -171,10 +163,12 @@ class ScienceTokenizer:
             text = text.replace("\u2581", " ")
         ids = self._base_encode(text)
         if self._image is not None and self._image.context in ids:
-            # Some encoders know added tokens too. In text this one must stay letters, so it is cut in two.
+            # Some encoders know added tokens too. In text this one must stay letters, so it is cut after the first.
             head, tail = self._image_text[:1], self._image_text[1:]
-            pieces = text.replace(self._image_text, f"{head}\0{tail}").split("\0") if head else []
-            ids = [id for piece in pieces for id in self._base_encode(piece)]
+            pieces = text.split(self._image_text)
+            ids = self._base_encode(pieces[0] + head)
+            for place, piece in enumerate(pieces[1:], 2):
+                ids = ids + self._base_encode(tail + piece + (head if place < len(pieces) else ""))
         if model is None or self._base_piece is None:
             return ids
         own = [model.token_id(self._base_piece(id)) for id in ids]
@@ -188,6 +182,14 @@ def _normalize(text: str) -> str:
         # Half surrogates: whole pairs are joined, the rest cannot be encoded and is replaced.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return unicodedata.normalize("NFC", text)
+
+
+def _molecules(text: str, is_molecule: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    for start, end in find_candidates(text):
+        # Part of a longer word? Only ASCII letters count: a molecule may stand between Chinese characters.
+        inside = _is_ascii_letter(text[start - 1 : start]) or _is_ascii_letter(text[end : end + 1])
+        if not inside and is_molecule(text[start:end]):
+            yield start, end
 
 
 def _cut(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> list[str]:

@@ -1,0 +1,58 @@
+"""A model's text to typed events: first thinking is split off, then tool calls are taken out of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from interns1_local.chat.events import Content, Event, Reasoning
+from interns1_local.chat.reasoning_parser import ReasoningParser
+from interns1_local.chat.tool_parser import ToolParser
+
+
+class ResponseParser:
+    """`decode` text as it comes, `flush` at the end. With no reasoning and no grammar, text passes as it is."""
+
+    def __init__(self, *, reasoning: bool, starts_in_reasoning: bool, tool_grammar: str | None) -> None:
+        self._reasoning = ReasoningParser(starts_in_reasoning=starts_in_reasoning) if reasoning else None
+        self._tools = ToolParser(tool_grammar) if tool_grammar else None
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the model is thinking, as far as is known."""
+        return self._reasoning is not None and self._reasoning.in_reasoning
+
+    def decode(self, text: str) -> list[Event]:
+        """The events that `text` makes certain; only what may still become a mark is held back."""
+        if not text:
+            return []
+        return _joined(self._through_tools(self._reasoning.decode(text) if self._reasoning else [Content(text)]))
+
+    def flush(self) -> list[Event]:
+        """The rest, when the text is over."""
+        events = self._through_tools(self._reasoning.flush() if self._reasoning else [])
+        if self._tools:
+            events.extend(self._tools.flush())
+        return _joined(events)
+
+    def _through_tools(self, events: Iterable[Reasoning | Content]) -> list[Event]:
+        passed: list[Event] = []
+        for event in events:
+            if self._tools and isinstance(event, Content):
+                passed.extend(self._tools.decode(event.text))
+            else:
+                passed.append(event)
+        return passed
+
+
+def _joined(events: Iterable[Event]) -> list[Event]:
+    """Neighbouring pieces of one kind as one piece."""
+    joined: list[Event] = []
+    for event in events:
+        last = joined[-1] if joined else None
+        if isinstance(event, Content) and isinstance(last, Content):
+            joined[-1] = Content(last.text + event.text)
+        elif isinstance(event, Reasoning) and isinstance(last, Reasoning):
+            joined[-1] = Reasoning(last.text + event.text)
+        else:
+            joined.append(event)
+    return joined

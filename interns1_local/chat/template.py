@@ -1,0 +1,206 @@
+"""A conversation to the prompt text that a model was trained on, through the model's own Jinja template."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
+
+from interns1_local.chat.message import Image, Message, Text, ToolCall
+from interns1_local.chat.template_environment import MAX_OUTPUT, BoundedRange, TemplateEnvironment
+from interns1_local.errors import BadRequest, Unsupported
+
+# What templates write for a picture or a film. In a template's source it is replaced by a mark that no text can hold.
+_MEDIA = re.compile(r"(?:<img>)?<IMG_CONTEXT>(?:</img>)?|<\|image_pad\|>|<\|video_pad\|>|<image>|<video>")
+_RESERVED = ("messages", "tools", "range", "raise_exception", "strftime_now")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRef:
+    """The place of the i-th picture or film of a conversation in its prompt."""
+
+    index: int
+
+
+class ChatTemplate:
+    """One model's template, compiled once. ChatTemplate(source).render([Message("user", (Text("Hi"),))])"""
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        self.source = source
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        # Nobody can know this mark, so nobody can write it into a message.
+        self._mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
+        environment = TemplateEnvironment()
+        try:
+            variables = meta.find_undeclared_variables(environment.parse(source))
+            self._template: Template = environment.from_string(_MEDIA.sub(self._mark, source))
+        except (TemplateSyntaxError, TemplateError, RecursionError) as error:
+            raise Unsupported(f"the model's chat template is not valid Jinja: {error}") from error
+        self.supports_tools = "tools" in variables
+        self.supports_thinking = "enable_thinking" in variables or ("<think>" in source and "</think>" in source)
+        self._places_media = _MEDIA.search(source) is not None
+
+    @classmethod
+    def default_interns1(cls) -> ChatTemplate:
+        """The template of Intern-S1, for files that carry none."""
+        return cls(files("interns1_local.chat").joinpath("interns1.jinja").read_text(encoding="utf-8"))
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        think: bool | str | None = None,
+        add_generation_prompt: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> list[str | MediaRef]:
+        """The prompt as text and media, in order.
+
+        A conversation that ends with an assistant's words, when a prompt is asked for, is continued after them.
+        `think=None` leaves the choice to the template; `kwargs` go to the template and override `think`.
+        """
+        media = sum(len(message.media) for message in messages)
+        continues = add_generation_prompt and bool(messages) and _is_prefill(messages[-1])
+        variables: dict[str, Any] = {
+            **self._tokens,
+            "messages": [self._message(message) for message in _with_tool_names(messages)],
+            "tools": list(tools) if tools else None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt and not continues,
+            "range": BoundedRange(),
+            **_thinking(think),
+            **_checked(kwargs or {}),
+        }
+        text = self._render(variables)
+        if continues:
+            text = _cut_after(text, messages[-1].text)
+        return self._split(text, media)
+
+    def _render(self, variables: dict[str, Any]) -> str:
+        pieces: list[str] = []
+        size = 0
+        try:
+            for piece in self._template.generate(variables):
+                size += len(piece)
+                if size > MAX_OUTPUT:
+                    raise BadRequest(f"the prompt grew beyond {MAX_OUTPUT} characters in the model's chat template")
+                pieces.append(piece)
+        except BadRequest:
+            raise
+        except (TemplateError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise BadRequest(f"the model's chat template cannot render this conversation: {error}") from error
+        except (RecursionError, MemoryError) as error:
+            raise BadRequest("the model's chat template needs too much for this conversation") from error
+        return "".join(pieces)
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        fields: dict[str, Any] = {"role": message.role, "content": self._content(message)}
+        if message.reasoning is not None:
+            fields["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            fields["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        if message.name is not None:
+            fields["name"] = message.name
+        if message.tool_call_id is not None:
+            fields["tool_call_id"] = message.tool_call_id
+        return fields
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        if not message.media:
+            return message.text
+        if not self._places_media:
+            # The template knows nothing of pictures, so they are put where they stand, as a line of their own.
+            return "".join(part.text if isinstance(part, Text) else f"{self._mark}\n" for part in message.content)
+        kinds = (
+            {"type": "text", "text": part.text}
+            if isinstance(part, Text)
+            else {"type": "image" if isinstance(part, Image) else "video"}
+            for part in message.content
+        )
+        return list(kinds)
+
+    def _split(self, text: str, media: int) -> list[str | MediaRef]:
+        texts = text.split(self._mark)
+        if len(texts) - 1 != media:
+            raise Unsupported(
+                f"the model's chat template placed {len(texts) - 1} of {media} pictures and films; "
+                "move them to a user's message"
+            )
+        prompt: list[str | MediaRef] = [texts[0]] if texts[0] or not media else []
+        for index, part in enumerate(texts[1:]):
+            prompt.append(MediaRef(index))
+            if part:
+                prompt.append(part)
+        return prompt
+
+
+def ends_in_think(rendered: str | Sequence[str | MediaRef]) -> bool:
+    """Whether the prompt opened a thought, so that the model's first words are inside it."""
+    last = rendered if isinstance(rendered, str) else (rendered[-1] if rendered else "")
+    return isinstance(last, str) and last.rstrip().endswith("<think>")
+
+
+def _thinking(think: bool | str | None) -> dict[str, Any]:
+    if think is None:
+        return {}
+    if isinstance(think, str):
+        return {"enable_thinking": True, "reasoning_effort": think}
+    return {"enable_thinking": think}
+
+
+def _checked(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    reserved = [name for name in _RESERVED if name in kwargs]
+    if reserved:
+        raise BadRequest(f"chat_template_kwargs may not hold {', '.join(reserved)}: the request has its own place for it")
+    # None for thinking is "no choice made"; a template would take it for "off".
+    return {name: value for name, value in kwargs.items() if not (name == "enable_thinking" and value is None)}
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    fields: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    if call.id is not None:
+        fields["id"] = call.id
+    return fields
+
+
+def _with_tool_names(messages: Iterable[Message]) -> list[Message]:
+    """Give each tool result the name of the call that it answers, by its id, else by its place among the results."""
+    named: list[Message] = []
+    by_id: dict[str, str] = {}
+    unanswered: list[ToolCall] = []
+    for message in messages:
+        if message.tool_calls:
+            unanswered = list(message.tool_calls)
+            by_id |= {call.id: call.name for call in message.tool_calls if call.id is not None}
+        if message.role in ("tool", "environment"):
+            call = unanswered.pop(0) if unanswered else None
+            name = message.name or by_id.get(message.tool_call_id or "")
+            if name is None and message.tool_call_id is None and call is not None:
+                name = call.name
+            message = _renamed(message, name)
+        named.append(message)
+    return named
+
+
+def _renamed(message: Message, name: str | None) -> Message:
+    return Message(
+        message.role, message.content, message.reasoning, message.tool_calls, name, message.tool_call_id
+    )
+
+
+def _is_prefill(message: Message) -> bool:
+    return message.role == "assistant" and not message.tool_calls and bool(message.text)
+
+
+def _cut_after(text: str, words: str) -> str:
+    """The prompt up to the end of the assistant's last words; templates trim them or close the turn behind them."""
+    for wanted in (words, words.rstrip(), words.strip()):
+        place = text.rfind(wanted)
+        if place >= 0:
+            return text[: place + len(wanted)]
+    raise Unsupported("the model's chat template changed the assistant's last message, so it cannot be continued")
