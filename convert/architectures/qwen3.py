@@ -1,0 +1,229 @@
+"""Qwen3 text models, dense and mixture of experts: alone, or inside Intern-S1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from convert import metadata, vocab_bpe
+from convert.checkpoint import Checkpoint
+from convert.errors import BrokenCheckpoint, UnsupportedArchitecture
+from convert.plan import FilePlan, TensorPlan, packed, stacked, whole
+from quant.recipes import ModelFacts
+
+# Settings with a fixed meaning in llama.cpp; another value would be computed wrongly without a word.
+_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "use_sliding_window": (False,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
+    "norm_topk_prob": (True,),
+}
+_DENSE_ONLY = ("hidden_act", "attention_bias", "use_sliding_window")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The keys of a Qwen3 config.json that matter here."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: Mapping[str, Any]
+    tie_word_embeddings: bool
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        is_moe = _is_moe(config)
+        for key, allowed in _FIXED.items():
+            value = config.get(key)
+            if (is_moe or key in _DENSE_ONLY) and value is not None and value not in allowed:
+                raise UnsupportedArchitecture(f"{key} is {value!r}; llama.cpp only computes {allowed[0]!r}.")
+        # transformers 5 groups the rope settings under rope_parameters.
+        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        heads = _count(config, "num_attention_heads")
+        return cls(
+            hidden_size=_count(config, "hidden_size"),
+            num_hidden_layers=_count(config, "num_hidden_layers"),
+            num_attention_heads=heads,
+            num_key_value_heads=_count(config, "num_key_value_heads", heads),
+            head_dim=_count(config, "head_dim", config.get("hidden_size", 0) // heads),
+            intermediate_size=_count(config, "intermediate_size"),
+            vocab_size=_count(config, "vocab_size"),
+            max_position_embeddings=_count(config, "max_position_embeddings"),
+            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+            rope_scaling=rope,
+            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+            num_experts=_count(config, "num_experts") if is_moe else 0,
+            num_experts_per_tok=_count(config, "num_experts_per_tok") if is_moe else 0,
+            moe_intermediate_size=_count(config, "moe_intermediate_size") if is_moe else 0,
+        )
+
+    @property
+    def architecture(self) -> str:
+        return "qwen3moe" if self.num_experts else "qwen3"
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(
+            self.architecture,
+            self.num_hidden_layers,
+            self.num_experts,
+            self.num_attention_heads,
+            self.num_key_value_heads,
+        )
+
+
+def _is_moe(config: Mapping[str, Any]) -> bool:
+    names = config.get("architectures") or [str(config.get("model_type"))]
+    if names[0] in ("Qwen3MoeForCausalLM", "qwen3_moe"):
+        return True
+    if names[0] in ("Qwen3ForCausalLM", "qwen3"):
+        return False
+    raise UnsupportedArchitecture(f"The text model {names[0]} cannot be converted; Qwen3 and Qwen3-MoE can.")
+
+
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key) if config.get(key) is not None else default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BrokenCheckpoint(f"config.json: {key} is {value!r}; a count was expected.")
+    return value
+
+
+def plan_text(checkpoint: Checkpoint) -> FilePlan:
+    config = Config.from_dict(checkpoint.config)
+    vocabulary = vocab_bpe.read_vocabulary(checkpoint)
+    keys = {
+        **metadata.general(checkpoint, "model", config.architecture),
+        **metadata.sampling(checkpoint),
+        **fields(config),
+        **vocab_bpe.fields(vocabulary, config.vocab_size),
+        **metadata.chat_template(checkpoint),
+    }
+    return FilePlan(keys, tensors(checkpoint, config, "model.", "lm_head.weight"), config.facts)
+
+
+def plan_vision(checkpoint: Checkpoint) -> FilePlan | None:
+    return None
+
+
+def fields(config: Config) -> dict[str, Any]:
+    """The keys of the GGUF architecture."""
+    a = config.architecture
+    keys: dict[str, Any] = {
+        f"{a}.block_count": config.num_hidden_layers,
+        f"{a}.context_length": config.max_position_embeddings,
+        f"{a}.embedding_length": config.hidden_size,
+        f"{a}.feed_forward_length": config.intermediate_size,
+        f"{a}.attention.head_count": config.num_attention_heads,
+        f"{a}.attention.head_count_kv": config.num_key_value_heads,
+        f"{a}.attention.key_length": config.head_dim,
+        f"{a}.attention.value_length": config.head_dim,
+        f"{a}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        f"{a}.rope.freq_base": config.rope_theta,
+        f"{a}.vocab_size": config.vocab_size,
+        **_rope_scaling(config, a),
+    }
+    if config.num_experts:
+        keys[f"{a}.expert_count"] = config.num_experts
+        keys[f"{a}.expert_used_count"] = config.num_experts_per_tok
+        keys[f"{a}.expert_feed_forward_length"] = config.moe_intermediate_size
+    return keys
+
+
+def _rope_scaling(config: Config, a: str) -> dict[str, Any]:
+    scaling = config.rope_scaling
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return {}
+    if kind not in ("linear", "yarn"):
+        raise UnsupportedArchitecture(f"rope scaling {kind!r} cannot be converted; linear and yarn can.")
+    keys: dict[str, Any] = {f"{a}.rope.scaling.type": kind, f"{a}.rope.scaling.factor": float(scaling["factor"])}
+    original = scaling.get("original_max_position_embeddings")
+    if original:
+        keys[f"{a}.rope.scaling.original_context_length"] = int(original)
+    return keys
+
+
+def tensors(checkpoint: Checkpoint, config: Config, prefix: str, head: str) -> list[TensorPlan]:
+    """All tensors; `prefix` ends before `layers.0`, `head` is the name of the output matrix."""
+    hidden, vocab = config.hidden_size, config.vocab_size
+    plans = [whole(checkpoint, f"{prefix}embed_tokens.weight", "token_embd.weight", (vocab, hidden))]
+    for layer in range(config.num_hidden_layers):
+        plans += _attention(checkpoint, config, f"{prefix}layers.{layer}.", f"blk.{layer}.")
+        feed_forward = _experts if config.num_experts else _dense
+        plans += feed_forward(checkpoint, config, f"{prefix}layers.{layer}.mlp.", f"blk.{layer}.")
+    plans.append(whole(checkpoint, f"{prefix}norm.weight", "output_norm.weight", (hidden,)))
+    if config.tie_word_embeddings:
+        checkpoint.used.add(head)
+    else:
+        plans.append(whole(checkpoint, head, "output.weight", (vocab, hidden)))
+    return plans
+
+
+def _attention(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
+    hidden, head = config.hidden_size, config.head_dim
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    table: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+        ("input_layernorm", "attn_norm", (hidden,)),
+        ("self_attn.q_proj", "attn_q", (queries, hidden)),
+        ("self_attn.k_proj", "attn_k", (keys, hidden)),
+        ("self_attn.v_proj", "attn_v", (keys, hidden)),
+        ("self_attn.o_proj", "attn_output", (hidden, queries)),
+        ("self_attn.q_norm", "attn_q_norm", (head,)),
+        ("self_attn.k_norm", "attn_k_norm", (head,)),
+        ("post_attention_layernorm", "ffn_norm", (hidden,)),
+    )
+    return [whole(checkpoint, f"{source}{old}.weight", f"{name}{new}.weight", shape) for old, new, shape in table]
+
+
+def _dense(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
+    hidden, width = config.hidden_size, config.intermediate_size
+    shapes = {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
+    return [
+        whole(checkpoint, f"{source}{part}_proj.weight", f"{name}ffn_{part}.weight", shape)
+        for part, shape in shapes.items()
+    ]
+
+
+def _experts(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
+    hidden, width, count = config.hidden_size, config.moe_intermediate_size, config.num_experts
+    router = whole(checkpoint, f"{source}gate.weight", f"{name}ffn_gate_inp.weight", (count, hidden))
+    packed_name = f"{source}experts.gate_up_proj"
+    if packed_name in checkpoint.tensors:
+        return [router, *_packed_experts(checkpoint, config, source, name)]
+    shapes = {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
+    output: Callable[[str], str] = lambda part: f"{name}ffn_{part}_exps.weight"  # noqa: E731
+    return [
+        router,
+        *(
+            stacked(checkpoint, [f"{source}experts.{e}.{part}_proj.weight" for e in range(count)], output(part), shape)
+            for part, shape in shapes.items()
+        ),
+    ]
+
+
+def _packed_experts(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
+    """One tensor for all experts' gate and up, one for down; their orientation shows in the shape."""
+    hidden, width, count = config.hidden_size, config.moe_intermediate_size, config.num_experts
+    gate_up, down = f"{source}experts.gate_up_proj", f"{source}experts.down_proj"
+    joint = (count, 2 * width, hidden)
+    turned = checkpoint.tensors[gate_up].shape != joint
+    return [
+        packed(checkpoint, gate_up, f"{name}ffn_gate_exps.weight", joint, (0, width), turned),
+        packed(checkpoint, gate_up, f"{name}ffn_up_exps.weight", joint, (width, 2 * width), turned),
+        packed(checkpoint, down, f"{name}ffn_down_exps.weight", (count, hidden, width), (0, hidden), turned),
+    ]

@@ -1,0 +1,102 @@
+"""TensorPlan: what a tensor of the output is called, its shape, and where its rows come from. Nothing is read yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convert import fp8
+from convert.checkpoint import Checkpoint, Rows, TensorEntry
+from convert.errors import BrokenCheckpoint
+from quant.recipes import ModelFacts
+from quant.stream import Piece
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """One tensor of the output; `pieces` give its rows in order."""
+
+    name: str
+    shape: Shape
+    pieces: Sequence[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """One GGUF file: its metadata and tensors, types not yet chosen."""
+
+    fields: dict[str, Any]
+    tensors: list[TensorPlan]
+    facts: ModelFacts = field(default_factory=ModelFacts)
+
+
+def _open(checkpoint: Checkpoint, name: str, *shapes: Shape) -> tuple[TensorEntry, Callable[[int, int], Rows]]:
+    """The tensor and its reader; its shape must be one of `shapes`."""
+    entry = checkpoint.entry(name)
+    if entry.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise BrokenCheckpoint(
+            f"Tensor {name} in {entry.file} has shape {list(entry.shape)}; the config asks for {wanted}."
+        )
+    if entry.dtype == "F8_E4M3" or fp8.has_scale(checkpoint, name):
+        if entry.dtype != "F8_E4M3" or not fp8.has_scale(checkpoint, name) or len(entry.shape) < 2:
+            raise BrokenCheckpoint(
+                f"Tensor {name} in {entry.file} is {entry.dtype}: FP8 weights and their {fp8.SCALE_SUFFIX} go together."
+            )
+        return entry, fp8.reader(checkpoint, entry)
+
+    def read(first: int, last: int) -> Rows:
+        return checkpoint.read_rows(entry, first, last)
+
+    return entry, read
+
+
+def whole(checkpoint: Checkpoint, source: str, name: str, shape: Shape, stored: Shape | None = None) -> TensorPlan:
+    """A tensor that is copied. `stored` is its shape in the checkpoint where that has more dimensions of size 1."""
+    _, read = _open(checkpoint, source, shape, stored or shape)
+    return TensorPlan(name, shape, [Piece(math.prod(shape[:-1]), read)])
+
+
+def stacked(checkpoint: Checkpoint, sources: Sequence[str], name: str, shape: Shape) -> TensorPlan:
+    """Matrices of equal `shape`, one a source, stacked into one tensor and read one at a time."""
+    pieces = [Piece(shape[0], _open(checkpoint, source, shape)[1]) for source in sources]
+    return TensorPlan(name, (len(pieces), *shape), pieces)
+
+
+def packed(
+    checkpoint: Checkpoint, source: str, name: str, shape: Shape, rows: tuple[int, int], transposed: bool
+) -> TensorPlan:
+    """Rows [rows[0], rows[1]) of each matrix of a packed expert tensor `shape` = [experts, rows, columns].
+
+    `transposed`: the checkpoint holds [experts, columns, rows].
+    """
+    n_experts, height, width = shape
+    entry, read = _open(checkpoint, source, (n_experts, width, height) if transposed else shape)
+    low, high = rows
+    inner = entry.shape[1]
+
+    def piece(expert: int) -> Piece:
+        base = expert * inner
+        if not transposed:
+            return Piece(high - low, lambda first, last: read(base + low + first, base + low + last))
+        return Piece(
+            high - low,
+            lambda first, last: np.ascontiguousarray(read(base, base + inner)[:, low + first : low + last].T),
+            whole=True,
+        )
+
+    return TensorPlan(name, (n_experts, high - low, width), [piece(expert) for expert in range(n_experts)])
+
+
+def rolled(checkpoint: Checkpoint, source: str, name: str, n_rows: int, columns: int) -> TensorPlan:
+    """The first row moved to the end."""
+    _, read = _open(checkpoint, source, (1, n_rows, columns), (n_rows, columns))
+    last_row = Piece(1, lambda first, last: read(0, 1))
+    rest = Piece(n_rows - 1, lambda first, last: read(first + 1, last + 1))
+    return TensorPlan(name, (n_rows, columns), [rest, last_row])

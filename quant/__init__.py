@@ -1,0 +1,1 @@
+"""Tensors and GGUF types: encode and decode rows, choose types, read and write GGUF files."""

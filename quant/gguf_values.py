@@ -1,0 +1,167 @@
+"""GGUF metadata values <-> bytes. Reading checks every length against the buffer, so a hostile file cannot hurt."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.errors import BrokenGGUF, QuantError
+
+UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
+
+_SCALARS = {
+    UINT8: "<B",
+    INT8: "<b",
+    UINT16: "<H",
+    INT16: "<h",
+    UINT32: "<I",
+    INT32: "<i",
+    FLOAT32: "<f",
+    BOOL: "<?",
+    UINT64: "<Q",
+    INT64: "<q",
+    FLOAT64: "<d",
+}
+_DTYPES = {kind: np.dtype(code.replace("?", "?")) for kind, code in _SCALARS.items()}
+_KIND_OF_DTYPE = {dtype: kind for kind, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A value with its GGUF type spelled out, where Python's type does not say enough."""
+
+    kind: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """An encoded value (type id and payload) copied from another file byte for byte."""
+
+    data: bytes
+
+
+def encode_string(text: str | bytes) -> bytes:
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    return struct.pack("<Q", len(data)) + data
+
+
+def encode_value(value: Any) -> bytes:
+    """Type id and payload. int -> UINT32 (or the smallest that holds it), float -> FLOAT32, list of str -> array."""
+    if isinstance(value, Raw):
+        return value.data
+    if isinstance(value, Typed):
+        return struct.pack("<I", value.kind) + struct.pack(_SCALARS[value.kind], value.value)
+    if isinstance(value, bool | np.bool_):
+        return struct.pack("<I?", BOOL, bool(value))
+    if isinstance(value, int | np.integer):
+        kind = _kind_of_int(int(value))
+        return struct.pack("<I", kind) + struct.pack(_SCALARS[kind], int(value))
+    if isinstance(value, float | np.floating):
+        return struct.pack("<If", FLOAT32, float(value))
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + encode_string(value)
+    if isinstance(value, np.ndarray):
+        return _encode_array(value)
+    if isinstance(value, Sequence):
+        return _encode_sequence(value)
+    raise QuantError(f"GGUF metadata cannot hold a {type(value).__name__}.")
+
+
+def _kind_of_int(value: int) -> int:
+    if 0 <= value < 1 << 32:
+        return UINT32
+    if -(1 << 31) <= value < 0:
+        return INT32
+    return UINT64 if value >= 0 else INT64
+
+
+def _encode_array(values: NDArray[Any]) -> bytes:
+    kind = _KIND_OF_DTYPE.get(values.dtype.newbyteorder("<"))
+    if kind is None or values.ndim != 1:
+        raise QuantError(f"GGUF metadata cannot hold an array of {values.dtype} with {values.ndim} dimensions.")
+    data = values.astype(_DTYPES[kind], copy=False).tobytes()
+    return struct.pack("<IIQ", ARRAY, kind, len(values)) + data
+
+
+def _encode_sequence(values: Sequence[Any]) -> bytes:
+    if all(isinstance(value, str | bytes) for value in values):
+        return struct.pack("<IIQ", ARRAY, STRING, len(values)) + b"".join(map(encode_string, values))
+    if all(isinstance(value, bool) for value in values):
+        return _encode_array(np.array(values, np.bool_))
+    if all(isinstance(value, int) for value in values):
+        return _encode_array(np.array(values, np.int32))
+    return _encode_array(np.array(values, np.float32))
+
+
+class Cursor:
+    """Reads values from a buffer; running past the end is an error that names the file."""
+
+    def __init__(self, data: memoryview | bytes, name: str) -> None:
+        self.data = memoryview(data)
+        self.name = name
+        self.at = 0
+
+    def broken(self, why: str) -> BrokenGGUF:
+        return BrokenGGUF(f"{self.name} is not a valid GGUF file: {why}.")
+
+    def take(self, n: int) -> memoryview:
+        if n > len(self.data) - self.at:
+            raise self.broken(f"it ends inside its header (byte {len(self.data)})")
+        part = self.data[self.at : self.at + n]
+        self.at += n
+        return part
+
+    def scalar(self, kind: int) -> Any:
+        code = _SCALARS[kind]
+        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+
+    def string(self) -> str:
+        return bytes(self.take(self.scalar(UINT64))).decode("utf-8", "surrogateescape")
+
+    def value(self, arrays: bool = True) -> Any:
+        """One typed value. With arrays=False the content of arrays is skipped and given as None."""
+        kind = self.scalar(UINT32)
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY:
+            return self._array(arrays)
+        if kind not in _SCALARS:
+            raise self.broken(f"unknown value type {kind}")
+        if kind == BOOL:
+            return self.scalar(UINT8) != 0
+        return self.scalar(kind)
+
+    def _array(self, wanted: bool) -> Any:
+        kind, count = self.scalar(UINT32), self.scalar(UINT64)
+        if kind == STRING:
+            if count > (len(self.data) - self.at) // 8:
+                raise self.broken(f"an array claims {count} strings")
+            return self._strings(count, wanted)
+        if kind not in _DTYPES:
+            raise self.broken(f"an array of unknown type {kind}")
+        dtype = _DTYPES[kind]
+        content = self.take(count * dtype.itemsize)
+        return np.frombuffer(content, dtype).copy() if wanted else None
+
+    def _strings(self, count: int, wanted: bool) -> list[str] | None:
+        data, at, end = self.data, self.at, len(self.data)
+        length_at = struct.Struct("<Q").unpack_from
+        out: list[str] = []
+        for _ in range(count):
+            if end - at < 8:
+                raise self.broken("it ends inside an array of strings")
+            length = length_at(data, at)[0]
+            at += 8
+            if length > end - at:
+                raise self.broken("a string runs past the end of the file")
+            if wanted:
+                out.append(bytes(data[at : at + length]).decode("utf-8", "surrogateescape"))
+            at += length
+        self.at = at
+        return out if wanted else None
