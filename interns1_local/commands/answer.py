@@ -1,0 +1,162 @@
+"""One answer, streamed to the terminal: thought, text, tool calls, and its figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from interns1_local.commands.format import format_seconds
+from interns1_local.commands.word_wrap import WordWrap
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from interns1_local.commands.client import Client
+
+
+@dataclass
+class Answer:
+    """What has come so far; `stopped` when a person pressed Ctrl-C."""
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+
+    def add(self, chunk: dict[str, Any]) -> None:
+        """One chunk of /api/chat."""
+        message = chunk.get("message") or {}
+        self.text += message.get("content") or ""
+        self.thinking += message.get("thinking") or ""
+        self.tool_calls += message.get("tool_calls") or []
+        if chunk.get("done"):
+            self.figures = {key: value for key, value in chunk.items() if key != "message"}
+
+    def message(self) -> dict[str, Any]:
+        """As the assistant's turn in the history."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.thinking:
+            message["thinking"] = self.thinking
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        return message
+
+    @property
+    def tokens_per_second(self) -> float:
+        nanoseconds = self.figures.get("eval_duration") or 0
+        return self.figures.get("eval_count", 0) / nanoseconds * 1e9 if nanoseconds else 0.0
+
+
+class AnswerWriter:
+    """Writes the parts of an answer to stdout as they come: dim and wrapped on a terminal, plain otherwise."""
+
+    def __init__(self, *, hide_thinking: bool = False, wordwrap: bool = True, spinner: bool = True) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._hide_thinking = hide_thinking
+        self._wrap = WordWrap(_columns() if self._terminal and wordwrap else 0)
+        self._thinking = False
+        self._wrote = False
+        self._spinner: Status | None = None
+        if spinner and self._terminal and sys.stderr.isatty():
+            from rich.console import Console
+
+            self._spinner = Console(stderr=True).status("")
+            self._spinner.start()
+
+    def write(self, message: dict[str, Any]) -> None:
+        """One chunk's message."""
+        thinking, content = message.get("thinking"), message.get("content")
+        if thinking and not self._hide_thinking:
+            self._write_thinking(thinking)
+        if content or message.get("tool_calls"):
+            self._end_thinking()
+        if content:
+            self._put(self._wrap.feed(content))
+        for call in message.get("tool_calls") or ():
+            self._put(self._wrap.flush() + ("\n" if self._wrote else "") + _call_line(call))
+
+    def close(self) -> None:
+        """End the answer with exactly one line end; the terminal is never left dim."""
+        self._stop_spinner()
+        if self._thinking:
+            self._end_thinking()
+        else:
+            self._put(self._wrap.flush())
+            if self._wrote:
+                click.echo()
+
+    def _write_thinking(self, text: str) -> None:
+        if not self._thinking:
+            self._thinking = True
+            self._put("Thinking...\n", dim=True)
+        self._put(self._wrap.feed(text), dim=True)
+
+    def _end_thinking(self) -> None:
+        if not self._thinking:
+            return
+        self._thinking = False
+        self._put(self._wrap.flush() + "\n...done thinking.\n\n", dim=True)
+        self._wrap.restart()
+        self._wrote = False
+
+    def _put(self, text: str, *, dim: bool = False) -> None:
+        self._stop_spinner()
+        if text:
+            self._wrote = True
+            click.echo(click.style(text, dim=True) if dim and self._terminal else text, nl=False)
+
+    def _stop_spinner(self) -> None:
+        if self._spinner:
+            self._spinner.stop()
+            self._spinner = None
+
+
+def stream_answer(client: Client, request: dict[str, Any], writer: AnswerWriter) -> Answer:
+    """Ask /api/chat and write the answer. Ctrl-C ends it, and what has come is kept."""
+    answer = Answer()
+    try:
+        with closing(client.stream("/api/chat", request)) as chunks:
+            for chunk in chunks:
+                answer.add(chunk)
+                writer.write(chunk.get("message") or {})
+    except KeyboardInterrupt:
+        answer.stopped = True
+    finally:
+        writer.close()
+    return answer
+
+
+def echo_figures(figures: dict[str, Any]) -> None:
+    """What `--verbose` adds, on stderr."""
+
+    def line(name: str, value: str) -> None:
+        click.echo(f"{name + ':':<22}{value}", err=True)
+
+    for key in ("total_duration", "load_duration"):
+        if figures.get(key):
+            line(key.replace("_", " "), format_seconds(figures[key] / 1e9))
+    for key in ("prompt_eval", "eval"):
+        count, duration = figures.get(f"{key}_count", 0), figures.get(f"{key}_duration", 0)
+        name = key.replace("_", " ")
+        if count:
+            line(f"{name} count", f"{count} token(s)")
+        if duration:
+            line(f"{name} duration", format_seconds(duration / 1e9))
+            line(f"{name} rate", f"{count / duration * 1e9:.2f} tokens/s")
+
+
+def _call_line(call: dict[str, Any]) -> str:
+    function = call.get("function") or {}
+    return f"{function.get('name')}({json.dumps(function.get('arguments') or {}, ensure_ascii=False)})"
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,89 @@
+"""A conversation from the client's side: the model, its messages and settings, and how the next one is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, stream_answer
+from interns1_local.commands.attachments import encode_image, take_images
+from interns1_local.commands.client import Client
+from interns1_local.commands.errors import ServerError
+
+
+@dataclass
+class Chat:
+    """State of `interns1 run`; `/set` changes it. None leaves a choice to the model."""
+
+    client: Client
+    model: str
+    capabilities: tuple[str, ...] = ()
+    system: str | None = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    think: bool | str | None = None
+    format: str | dict[str, Any] | None = None
+    keep_alive: str | None = None
+    hide_thinking: bool = False
+    wordwrap: bool = True
+    verbose: bool = False
+    keep_history: bool = True
+
+    def open(self, model: str) -> None:
+        """Talk to `model` from now on, in a new conversation; a model that is not there is pulled first."""
+        facts = show_or_pull(self.client, model)
+        self.model = model
+        self.messages = []
+        self.capabilities = tuple(facts.get("capabilities") or ())
+
+    def load(self) -> None:
+        """Bring the model into memory, so that the first answer does not wait for it."""
+        self.client.post("/api/chat", {**self._request([]), "stream": False})
+
+    def ask(self, prompt: str, images: Sequence[Path] = ()) -> Answer:
+        """Send `prompt` with the pictures that it names, write the answer, and keep both in the history."""
+        paths = list(images)
+        if "vision" in self.capabilities:
+            prompt, found = take_images(prompt)
+            paths += found
+            for path in found:
+                click.echo(f"Added image '{path}'", err=True)
+        message: dict[str, Any] = {"role": "user", "content": prompt}
+        if paths:
+            message["images"] = [encode_image(path) for path in paths]
+        writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap)
+        answer = stream_answer(self.client, self._request([*self.messages, message]), writer)
+        if answer.text or answer.tool_calls:
+            self.messages += [message, answer.message()]
+        if self.verbose:
+            echo_figures(answer.figures)
+        return answer
+
+    def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.system and messages:
+            messages = [{"role": "system", "content": self.system}, *messages]
+        choices = {
+            "options": self.options,
+            "think": self.think,
+            "format": self.format,
+            "keep_alive": self.keep_alive,
+        }
+        request = {key: value for key, value in choices.items() if value is not None and value != {}}
+        return {"model": self.model, "messages": messages, "stream": True, **request}
+
+
+def show_or_pull(client: Client, model: str) -> dict[str, Any]:
+    """What /api/show says about `model`, which is pulled when it is not there."""
+    try:
+        return client.post("/api/show", {"model": model})
+    except ServerError as error:
+        if error.status != 404:
+            raise
+    from interns1_local.commands.pull import pull
+
+    pull(client, model)
+    return client.post("/api/show", {"model": model})

@@ -1,0 +1,96 @@
+"""The questions of the demo: asked over HTTP, printed with their answers and speeds, and checked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interns1_local.commands.answer import Answer
+from interns1_local.commands.client import Client
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from interns1_local.nano.demo import DemoQuestion
+
+
+def ask_all(
+    client: Client, model: str, questions: Sequence[DemoQuestion], pictures: Path, console: Console
+) -> list[str]:
+    """Ask every question and print it; the titles of those with a wrong answer come back."""
+    wrong = []
+    for question in questions:
+        if not _ask(client, model, question, pictures, console):
+            wrong.append(question.title)
+    return wrong
+
+
+def _ask(client: Client, model: str, question: DemoQuestion, pictures: Path, console: Console) -> bool:
+    console.print(f"\n   {question.title}", style="bold")
+    message: dict[str, Any] = {"role": "user", "content": question.prompt}
+    if question.image:
+        message["images"] = [base64.b64encode(question.image).decode("ascii")]
+        _print(console, _save_picture(question, pictures), style="dim")
+    _print(console, f"> {question.prompt}", style="cyan")
+    request = {"model": model, "think": question.think, "options": {"temperature": 0}, "stream": True}
+    if question.tools:
+        request["tools"] = question.tools
+    messages = [message]
+    answer = _answer(client, {**request, "messages": messages}, console)
+    if answer.tool_calls and question.tool_result is not None:
+        messages.append(answer.message())
+        for call in answer.tool_calls:
+            name = call["function"]["name"]
+            result = {"role": "tool", "tool_name": name, "content": question.tool_result}
+            messages.append(result if not call.get("id") else {**result, "tool_call_id": call["id"]})
+        _print(console, f"the tool answers {question.tool_result}", style="dim")
+        answer = _answer(client, {**request, "messages": messages}, console)
+    right = question.expect in answer.text and "<think>" not in answer.text
+    mark = ("✓", "✗") if "utf" in (sys.stdout.encoding or "").lower() else ("right:", "WRONG:")
+    verdict = f"{mark[0]} {question.expect}" if right else f"{mark[1]} the answer should contain {question.expect!r}"
+    _print(console, verdict, style="green" if right else "bold red")
+    return right
+
+
+def _answer(client: Client, request: dict[str, Any], console: Console) -> Answer:
+    answer = Answer()
+    for chunk in client.stream("/api/chat", request):
+        answer.add(chunk)
+    if answer.thinking:
+        _print(console, f"(thinks) {answer.thinking.strip()}", style="dim")
+    if answer.text.strip():
+        _print(console, answer.text.strip())
+    for call in answer.tool_calls:
+        function = call["function"]
+        arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
+        _print(console, f"(calls) {function['name']}({arguments})", style="yellow")
+    count, speed = answer.figures.get("eval_count", 0), answer.tokens_per_second
+    _print(console, f"{count} tokens, {speed:.0f} tokens/s", style="dim")
+    return answer
+
+
+def _save_picture(question: DemoQuestion, folder: Path) -> str:
+    """Kept, so that a person can see what the model saw."""
+    import io
+    import re
+
+    from PIL import Image
+
+    assert question.image is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", question.title.lower()).strip("-") + ".png")
+    with Image.open(io.BytesIO(question.image)) as picture:
+        width, height = picture.size
+        picture.save(path)
+    return f"a picture of {width} x {height} pixels: {path}"
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Padding(Text(text, style=style), (0, 0, 0, 5)))

@@ -1,0 +1,46 @@
+"""`interns1 serve`: the server in the foreground."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Example:
+  interns1 serve
+  interns1 serve --host 0.0.0.0:11434
+"""
+)
+@click.option("--host", metavar="HOST[:PORT]", help="Where to listen (default: INTERNS1_HOST or 127.0.0.1:11434).")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+def command(host: str | None, until_stdin_closes: bool) -> None:
+    """Start the server for Ollama and OpenAI clients."""
+    from interns1_local.config import load_settings, parse_host
+    from interns1_local.server.app import serve
+
+    settings = load_settings()
+    if host:
+        name, port = parse_host(host)
+        settings = dataclasses.replace(settings, host=name, port=port)
+    if until_stdin_closes:
+        _end_with_stdin()
+    serve(settings)
+
+
+def _end_with_stdin() -> None:
+    """End when the process that started us ends, by whatever death: its end of the pipe closes with it."""
+    import os
+    import signal
+    import sys
+    import threading
+
+    def wait() -> None:
+        while os.read(stdin, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stdin = sys.stdin.fileno()
+    threading.Thread(target=wait, daemon=True).start()
