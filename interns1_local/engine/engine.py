@@ -1,0 +1,304 @@
+"""The engine: requests go in, each step computes one batch for all of them and gives back the tokens it chose."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from interns1_local.engine.llama import Aborted, Batch, CacheFull, Context, EngineError, Model, SamplerChain
+from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.sampling import (
+    SampledToken,
+    SamplingParams,
+    apply_bias,
+    apply_penalties,
+    describe,
+    log_probabilities,
+)
+from interns1_local.engine.scheduler import Limits, Pace, Plan, Remove, Scheduler, Share, Span
+from interns1_local.engine.sequence import Prompt, Sequence, Tile
+from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
+
+# Finished sequences whose cells stay for later prompts, besides the sequences at work.
+CACHED_SEQUENCES = 24
+STEP_SECONDS = 0.2
+# A cancelled request stops a running computation only when it has more than this in it: shorter ones are soon over.
+LONG_SPAN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`n_ctx` bounds one request, `n_cells` all together (0: as `n_ctx`); `n_seq_max` requests are computed at once."""
+
+    n_ctx: int = 4096
+    n_cells: int = 0
+    n_seq_max: int = 8
+    n_batch: int = 512
+    n_threads: int = 1
+    n_gpu_layers: int = -1
+    kv_type: str = "f16"
+    use_mmap: bool = True
+    share_prefixes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """A prompt of token ids and tiles. `max_tokens` None means up to the end of the context."""
+
+    id: int
+    prompt: Prompt
+    sampling: SamplingParams
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost; prompt seconds start when its computation does, not while it waits."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    prompt_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """New tokens of one request. At its end either `finish` ("stop", "length", "cancelled") or `error` is set."""
+
+    request_id: int
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[SampledToken, ...] = ()
+    finish: str | None = None
+    error: InternS1Error | None = None
+    usage: Usage | None = None
+
+
+class Engine:
+    """One loaded model. `step` belongs to one thread; `add_request` and `abort` may be called from any."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        mmproj_path: Path | None = None,
+        options: EngineOptions = EngineOptions(),
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.model = Model(model_path, options.n_gpu_layers, options.use_mmap, on_progress)
+        n_cells = max(options.n_ctx, options.n_cells)
+        n_batch = min(options.n_batch, options.n_ctx)
+        n_slots = min(options.n_seq_max + CACHED_SEQUENCES, 256)
+        self.context = Context(
+            self.model, n_cells, n_batch, n_slots, options.n_seq_max, options.n_threads, options.kv_type
+        )
+        self.n_ctx = options.n_ctx
+        self.vision = None
+        if mmproj_path is not None:
+            self.vision = VisionEncoder(mmproj_path, self.model, options.n_threads, options.n_gpu_layers != 0)
+        share = options.share_prefixes and not self.model.is_recurrent
+        self._scheduler = Scheduler(Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share))
+        self._pace = Pace(n_batch, STEP_SECONDS)
+        self._batch = Batch(n_batch)
+        self._eog = np.array(sorted(self.model.vocab.eog_ids), np.int64)
+        self._sequences: dict[int, Sequence] = {}
+        self._chains: dict[int, SamplerChain] = {}
+        self._arrivals: deque[EngineRequest] = deque()
+        self._cancelled: set[int] = set()
+        self._long_spans: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._arrivals or self._sequences or self._cancelled)
+
+    def tile(self, pixels: np.ndarray, n_tokens: int) -> Tile:
+        """A tile for a prompt; Unsupported when the model has no vision file."""
+        if self.vision is None:
+            raise Unsupported("image input is not supported by this model: it has no vision file (mmproj)")
+        return Tile.of(pixels, n_tokens)
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Take a request in. Raises ContextOverflow or BadRequest; then it was not taken."""
+        n_prompt = sum(part.n_tokens if isinstance(part, Tile) else 1 for part in request.prompt)
+        if n_prompt == 0:
+            raise BadRequest("the prompt is empty: it has no tokens")
+        if n_prompt >= self.n_ctx:
+            raise ContextOverflow(
+                f"request ({n_prompt} tokens) exceeds the available context size ({self.n_ctx} tokens), "
+                "try increasing it"
+            )
+        self.model.vocab.check([part for part in request.prompt if not isinstance(part, Tile)])
+        if self.vision is None and any(isinstance(part, Tile) for part in request.prompt):
+            raise Unsupported("image input is not supported by this model: it has no vision file (mmproj)")
+        with self._lock:
+            self._arrivals.append(request)
+
+    def abort(self, request_id: int) -> None:
+        """Cancel a request; its last output says "cancelled". A long computation with it is stopped at once."""
+        with self._lock:
+            self._cancelled.add(request_id)
+            if request_id in self._long_spans:
+                self.context.abort()
+
+    def step(self) -> list[StepOutput]:
+        """Compute one batch. Gives the new tokens, and the ends of requests."""
+        outputs = self._take_in()
+        if not self._scheduler.has_work:
+            return outputs
+        plan = self._scheduler.schedule(self._pace.prefill_budget)
+        self._apply(plan.operations)
+        for sequence in plan.admitted:
+            sequence.admitted_at = time.perf_counter()
+        self._announce(plan)
+        if plan.spans:
+            outputs += self._compute(plan.spans, None)
+        if plan.image is not None:
+            outputs += self._compute_image(plan.image)
+        with self._lock:
+            self._long_spans = frozenset()
+            self.context.abort(False)
+        self._apply(self._scheduler.take_operations())
+        return outputs
+
+    def close(self) -> None:
+        """Free everything, in the order that C needs."""
+        for chain in self._chains.values():
+            chain.close()
+        if self.vision is not None:
+            self.vision.close()
+        self.context.close()
+        self.model.close()
+
+    def _take_in(self) -> list[StepOutput]:
+        """Start what has arrived, end what was cancelled."""
+        with self._lock:
+            arrivals, cancelled = list(self._arrivals), self._cancelled
+            self._arrivals.clear()
+            self._cancelled = set()
+        for request in arrivals:
+            self._start(request)
+        outputs = []
+        for request_id in cancelled:
+            sequence = self._sequences.get(request_id)
+            if sequence is not None:
+                outputs.append(self._end(sequence, "cancelled"))
+        return outputs
+
+    def _start(self, request: EngineRequest) -> None:
+        limit = self.n_ctx if request.max_tokens is None else max(request.max_tokens, 0)
+        sequence = Sequence.start(request.id, request.prompt, request.sampling, limit)
+        self._sequences[request.id] = sequence
+        if not request.sampling.greedy:
+            seed = request.sampling.seed
+            chosen = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+            self._chains[request.id] = SamplerChain(request.sampling, chosen)
+        self._scheduler.add(sequence)
+
+    def _apply(self, operations: list[Remove | Share]) -> None:
+        for operation in operations:
+            if isinstance(operation, Share):
+                self.context.share(operation.source, operation.target, operation.length)
+            else:
+                self.context.remove(operation.slot)
+
+    def _announce(self, plan: Plan) -> None:
+        """Let `abort` know whose cancelling is worth stopping this step for."""
+        spans = [*plan.spans, plan.image] if plan.image else plan.spans
+        with self._lock:
+            self._long_spans = frozenset(s.sequence.id for s in spans if s.stop - s.start > LONG_SPAN)
+            if self._long_spans & self._cancelled:
+                self.context.abort()
+
+    def _compute_image(self, span: Span) -> list[StepOutput]:
+        assert span.tile is not None and self.vision is not None
+        if span.sequence.id not in self._sequences:
+            self._scheduler.roll_back(span)
+            return []
+        try:
+            rows = self.vision.encode(span.tile.tile)
+        except EngineError as error:
+            self._scheduler.roll_back(span)
+            return [self._end(span.sequence, None, error)]
+        offset = span.tile.start
+        return self._compute([span], rows[span.start - offset : span.stop - offset])
+
+    def _compute(self, spans: list[Span], embeddings: np.ndarray | None) -> list[StepOutput]:
+        self._batch.clear()
+        rows = []
+        for span in spans:
+            # Where embeddings are given, the tokens are not read.
+            ids = span.sequence.keys[span.start : span.stop] if embeddings is None else [0] * (span.stop - span.start)
+            rows.append(self._batch.add(ids, span.start, span.sequence.slot, span.samples))
+        began = time.perf_counter()
+        try:
+            self.context.decode(self._batch, embeddings)
+        except EngineError as error:
+            return self._undo(spans, error)
+        self._pace.observe(self._batch.count, time.perf_counter() - began)
+        for span in spans:
+            self._scheduler.complete(span)
+        return [self._choose(span.sequence, row) for span, row in zip(spans, rows, strict=True) if span.samples]
+
+    def _undo(self, spans: list[Span], error: EngineError) -> list[StepOutput]:
+        """Nothing of a batch counts. An abort is tried again without the cancelled; an error ends those in the batch."""
+        for span in spans:
+            self._scheduler.roll_back(span)
+            self.context.remove(span.sequence.slot, span.start)
+        if isinstance(error, Aborted):
+            return []
+        if isinstance(error, CacheFull) and self._scheduler.preempt_latest():
+            return []
+        return [self._end(span.sequence, None, error) for span in spans]
+
+    def _choose(self, sequence: Sequence, row: int) -> StepOutput:
+        """Choose the next token of `sequence` from the logits at `row`."""
+        if sequence.first_token_at is None:
+            sequence.first_token_at = time.perf_counter()
+        if sequence.max_tokens == 0:
+            return self._end(sequence, "length")
+        sampling = sequence.sampling
+        logits = self.context.logits(row)
+        if not np.isfinite(logits.max()):
+            broken = EngineError("the model's output is not a number: the file may be damaged, or its type too coarse")
+            return self._end(sequence, None, broken)
+        logprobs = None if sampling.logprobs is None else log_probabilities(logits)
+        apply_penalties(logits, sampling, sequence.keys, self.n_ctx)
+        apply_bias(logits, sampling, self._eog)
+        chain = self._chains.get(sequence.id)
+        token = int(logits.argmax()) if chain is None else self.context.sample(chain, row)
+        if token in self.model.vocab.eog_ids and not sampling.ignore_eos:
+            return self._end(sequence, "stop")
+        sequence.keys.append(token)
+        described = () if logprobs is None else (describe(logprobs, token, sampling.logprobs or 0),)
+        full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self.n_ctx
+        if full:
+            return self._end(sequence, "length", None, (token,), described)
+        return StepOutput(sequence.id, (token,), described)
+
+    def _end(
+        self,
+        sequence: Sequence,
+        finish: str | None,
+        error: InternS1Error | None = None,
+        token_ids: tuple[int, ...] = (),
+        logprobs: tuple[SampledToken, ...] = (),
+    ) -> StepOutput:
+        now = time.perf_counter()
+        admitted = sequence.admitted_at if sequence.admitted_at is not None else now
+        first = sequence.first_token_at if sequence.first_token_at is not None else now
+        usage = Usage(sequence.n_prompt, sequence.cached_tokens, sequence.n_output, first - admitted, now - first)
+        self._scheduler.finish(sequence, keep=error is None)
+        self._apply(self._scheduler.take_operations())
+        del self._sequences[sequence.id]
+        chain = self._chains.pop(sequence.id, None)
+        if chain is not None:
+            chain.close()
+        return StepOutput(sequence.id, token_ids, logprobs, finish, error, usage)

@@ -1,0 +1,337 @@
+"""Owned handles over llama.cpp's C API. Whatever would abort the process in C is checked here and raised instead."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp
+
+from interns1_local.engine import native_log
+from interns1_local.engine.sampling import MAX_SEED, Logits, SamplingParams
+from interns1_local.errors import BadRequest, InternS1Error, LoadError
+
+MAX_SEQUENCES = 256
+MAX_CONTEXT = 2**24
+MAX_BLOCKS = 512
+KV_TYPES = {
+    "f32": llama_cpp.GGML_TYPE_F32,
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+_INT32_PTR = ctypes.POINTER(ctypes.c_int32)
+_MAX_TEXT = 2**30
+
+_backend_lock = threading.Lock()
+_backend_ready = False
+
+
+class EngineError(InternS1Error):
+    """llama.cpp refused a call that should have worked."""
+
+
+class Aborted(EngineError):
+    """A decode was stopped by `Context.abort`; nothing of it is in the cache."""
+
+
+class CacheFull(EngineError):
+    """llama.cpp found no cells for a batch; nothing of it is in the cache."""
+
+
+def start_backend(debug: bool = False) -> None:
+    """Start llama.cpp once a process, with its logs taken over."""
+    global _backend_ready
+    with _backend_lock:
+        if not _backend_ready:
+            native_log.capture(debug)
+            llama_cpp.llama_backend_init()
+            _backend_ready = True
+
+
+class Vocab:
+    """A model's vocabulary: text to ids, and what each id is."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model  # keeps the memory alive
+        self._pointer = llama_cpp.llama_model_get_vocab(model.pointer)
+        self.n_tokens = int(llama_cpp.llama_vocab_n_tokens(self._pointer))
+
+    def encode(self, text: str, parse_special: bool = False) -> list[int]:
+        """The base vocabulary's ids of `text`, with no token added around them."""
+        data = text.encode("utf-8", "replace")
+        if len(data) > _MAX_TEXT:
+            raise BadRequest(f"a prompt of {len(data)} bytes is too long")
+        room = len(data) + 16
+        while True:
+            ids = (ctypes.c_int32 * room)()
+            count = llama_cpp.llama_tokenize(self._pointer, data, len(data), ids, room, False, parse_special)
+            if count >= 0:
+                return list(ids[:count])
+            room = -count
+
+    def text(self, token: int) -> str:
+        """The vocabulary's spelling of `token`."""
+        self.check([token])
+        return (llama_cpp.llama_vocab_get_text(self._pointer, token) or b"").decode(errors="replace")
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """All spellings, by id."""
+        return [self.text(token) for token in range(self.n_tokens)]
+
+    @cached_property
+    def eog_ids(self) -> frozenset[int]:
+        """Tokens that end a generation."""
+        is_eog = llama_cpp.llama_vocab_is_eog
+        return frozenset(token for token in range(self.n_tokens) if is_eog(self._pointer, token))
+
+    def check(self, ids: npt.ArrayLike) -> None:
+        """BadRequest if one of `ids` is not in the vocabulary."""
+        values = np.asarray(ids, dtype=np.int64)
+        bad = values[(values < 0) | (values >= self.n_tokens)]
+        if len(bad):
+            raise BadRequest(f"token id {bad[0]} is not in the vocabulary, which has {self.n_tokens} tokens")
+
+
+class Model:
+    """A loaded GGUF file."""
+
+    def __init__(
+        self,
+        path: Path,
+        n_gpu_layers: int = -1,
+        use_mmap: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        start_backend()
+        native_log.forget()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+        progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
+        params.progress_callback = progress
+        self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise LoadError(f"llama.cpp cannot load {path}{native_log.complaints()}")
+        n_layer = llama_cpp.llama_model_n_layer(self.pointer)
+        if not 0 < n_layer <= MAX_BLOCKS:
+            raise LoadError(f"{path} says that it has {n_layer} blocks; 1 to {MAX_BLOCKS} are possible")
+        self.vocab = Vocab(self)
+        self.n_embd = int(llama_cpp.llama_model_n_embd_inp(self.pointer))
+        self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
+        self.is_recurrent = bool(
+            llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(self.pointer)
+        )
+
+    def close(self) -> None:
+        if self.pointer:
+            llama_cpp.llama_model_free(self.pointer)
+            self.pointer = None
+
+
+class Batch:
+    """Memory for one call of decode: tokens or embedding rows, each with its position and sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens = np.zeros(capacity, np.int32)
+        self.positions = np.zeros(capacity, np.int32)
+        self.sequences = np.zeros(capacity, np.int32)
+        self.outputs = np.zeros(capacity, np.int8)
+        self._ones = np.ones(capacity, np.int32)
+        # A pointer for each row to its own sequence id.
+        base = self.sequences.ctypes.data
+        self._sequence_pointers = np.arange(base, base + 4 * capacity, 4, dtype=np.uintp)
+        self.count = 0
+
+    def clear(self) -> None:
+        self.count = 0
+
+    def add(self, tokens: npt.ArrayLike, first_position: int, sequence: int, output_last: bool) -> int:
+        """Append tokens at consecutive positions of `sequence`; returns the index of the last one."""
+        values = np.asarray(tokens, np.int32)
+        start, stop = self.count, self.count + len(values)
+        if stop > self.capacity or not len(values):
+            raise EngineError(f"a batch of {self.capacity} tokens cannot take {len(values)} more than {start}")
+        self.tokens[start:stop] = values
+        self.positions[start:stop] = np.arange(first_position, first_position + len(values))
+        self.sequences[start:stop] = sequence
+        self.outputs[start:stop] = 0
+        self.outputs[stop - 1] = output_last
+        self.count = stop
+        return stop - 1
+
+    def native(self, embeddings: npt.NDArray[np.float32] | None = None) -> Any:
+        """The C struct; with `embeddings` these rows take the place of the tokens."""
+        return llama_cpp.llama_batch(
+            n_tokens=self.count,
+            token=None if embeddings is not None else self.tokens.ctypes.data_as(_INT32_PTR),
+            embd=None if embeddings is None else embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            pos=self.positions.ctypes.data_as(_INT32_PTR),
+            n_seq_id=self._ones.ctypes.data_as(_INT32_PTR),
+            seq_id=self._sequence_pointers.ctypes.data_as(ctypes.POINTER(_INT32_PTR)),
+            logits=self.outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+
+class Context:
+    """The cache and the compute buffers of a model. One thread calls it; `abort` may come from any."""
+
+    def __init__(
+        self, model: Model, n_ctx: int, n_batch: int, n_seq_max: int, n_outputs_max: int, n_threads: int, kv_type: str
+    ) -> None:
+        if kv_type not in KV_TYPES:
+            raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
+        if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and 0 < n_outputs_max <= n_batch <= n_ctx):
+            raise BadRequest(
+                f"a context of {n_ctx} tokens, batches of {n_batch} and {n_seq_max} sequences do not go together"
+            )
+        self.model = model
+        self.n_seq_max = n_seq_max
+        self.n_outputs_max = n_outputs_max
+        self.n_batch = n_batch
+        # libc's strlen is the abort test: the buffer's first byte being non-zero stops a decode, with no Python in it.
+        self._abort_byte = ctypes.create_string_buffer(2)
+        native_log.forget()
+        self.pointer = llama_cpp.llama_init_from_model(
+            model.pointer, self._params(n_ctx, n_batch, n_seq_max, n_outputs_max, n_threads, kv_type)
+        )
+        if not self.pointer:
+            raise LoadError(f"no context of {n_ctx} tokens can be made{native_log.complaints()}")
+        self.n_ctx = int(llama_cpp.llama_n_ctx(self.pointer))
+        self._memory = llama_cpp.llama_get_memory(self.pointer)
+        self._outputs: frozenset[int] = frozenset()
+
+    def _params(
+        self, n_ctx: int, n_batch: int, n_seq_max: int, n_outputs_max: int, n_threads: int, kv_type: str
+    ) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx
+        # One call is one unit of work: it happens whole or not at all.
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_seq_max = n_seq_max
+        params.n_outputs_max = n_outputs_max
+        params.n_threads = params.n_threads_batch = max(1, n_threads)
+        params.type_k = params.type_v = KV_TYPES[kv_type]
+        params.kv_unified = True
+        # Shared prefixes need the keys that a sliding window would have thrown away.
+        params.swa_full = True
+        params.no_perf = True
+        params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._abort_byte, ctypes.c_void_p)
+        return params
+
+    def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
+        """Compute `batch`. Aborted and CacheFull leave the cache as it was."""
+        count = batch.count
+        rows = np.flatnonzero(batch.outputs[:count])
+        if not 0 < count <= self.n_batch or len(rows) > self.n_outputs_max:
+            raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
+        self._check_sequences(batch.sequences[:count])
+        if embeddings is None:
+            self.model.vocab.check(batch.tokens[:count])
+        elif embeddings.shape != (count, self.model.n_embd) or embeddings.dtype != np.float32:
+            raise EngineError(f"embeddings of shape {embeddings.shape} do not fit {count} x {self.model.n_embd}")
+        elif not embeddings.flags.c_contiguous:
+            embeddings = np.ascontiguousarray(embeddings)
+        self._outputs = frozenset()
+        native_log.forget()
+        code = llama_cpp.llama_decode(self.pointer, batch.native(embeddings))
+        if code == 2:
+            raise Aborted("the computation was stopped")
+        if code == 1:
+            raise CacheFull(f"no room for {count} tokens in a cache of {self.n_ctx}")
+        if code != 0:
+            raise EngineError(f"llama.cpp could not compute a batch (code {code}){native_log.complaints()}")
+        self._outputs = frozenset(rows.tolist())
+
+    def logits(self, index: int) -> Logits:
+        """The row of logits of batch index `index`: llama.cpp's own memory, writable, valid until the next decode."""
+        self._check_output(index)
+        pointer = llama_cpp.llama_get_logits_ith(self.pointer, index)
+        if not pointer:
+            raise EngineError(f"llama.cpp has no logits at {index}")
+        address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
+        return np.frombuffer((ctypes.c_float * self.model.vocab.n_tokens).from_address(address), np.float32)
+
+    def sample(self, chain: SamplerChain, index: int) -> int:
+        """Let `chain` choose from the logits of batch index `index`."""
+        self._check_output(index)
+        return int(llama_cpp.llama_sampler_sample(chain.pointer, self.pointer, index))
+
+    def abort(self, wanted: bool = True) -> None:
+        """Stop the decode that is running, and any after it until `abort(False)`."""
+        self._abort_byte[0] = b"\x01" if wanted else b"\x00"
+
+    def remove(self, sequence: int, start: int = 0, stop: int = -1) -> bool:
+        """Forget positions [start, stop) of `sequence`; -1 is its end. False when the model's memory cannot."""
+        self._check_sequences(sequence)
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, stop))
+
+    def share(self, source: int, target: int, stop: int) -> None:
+        """Let `target` have the first `stop` positions of `source` too, without a copy."""
+        self._check_sequences([source, target])
+        if source != target and stop > 0:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, stop)
+
+    def last_position(self, sequence: int) -> int:
+        """The last position of `sequence` in the cache, -1 when it has none."""
+        self._check_sequences(sequence)
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence))
+
+    def close(self) -> None:
+        if self.pointer:
+            llama_cpp.llama_free(self.pointer)
+            self.pointer = None
+
+    def _check_sequences(self, sequences: npt.ArrayLike) -> None:
+        values = np.asarray(sequences)
+        if values.min() < 0 or values.max() >= self.n_seq_max:
+            raise EngineError(f"there is no sequence {values.min()} or {values.max()} among {self.n_seq_max}")
+
+    def _check_output(self, index: int) -> None:
+        if index not in self._outputs:
+            raise EngineError(f"batch index {index} has no logits")
+
+
+class SamplerChain:
+    """llama.cpp's own samplers for one request, with a random state of their own."""
+
+    def __init__(self, params: SamplingParams, seed: int) -> None:
+        self.pointer = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for sampler in self._samplers(params):
+            llama_cpp.llama_sampler_chain_add(self.pointer, sampler)
+        # The chain must end in one that chooses: without, C aborts.
+        llama_cpp.llama_sampler_chain_add(self.pointer, llama_cpp.llama_sampler_init_dist(seed % (MAX_SEED + 1)))
+
+    @staticmethod
+    def _samplers(params: SamplingParams) -> list[Any]:
+        samplers = []
+        if params.top_k > 0:
+            samplers.append(llama_cpp.llama_sampler_init_top_k(min(params.top_k, 2**31 - 1)))
+        if 0 < params.typical_p < 1:
+            samplers.append(llama_cpp.llama_sampler_init_typical(params.typical_p, 1))
+        if params.top_p < 1:
+            samplers.append(llama_cpp.llama_sampler_init_top_p(max(params.top_p, 0.0), 1))
+        if params.min_p > 0:
+            samplers.append(llama_cpp.llama_sampler_init_min_p(min(params.min_p, 1.0), 1))
+        samplers.append(llama_cpp.llama_sampler_init_temp(params.temperature))
+        return samplers
+
+    def close(self) -> None:
+        if self.pointer:
+            llama_cpp.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+def _report(on_progress: Callable[[float], None] | None, value: float) -> bool:
+    if on_progress is not None:
+        on_progress(value)
+    return True

@@ -1,0 +1,113 @@
+"""Tiles to embeddings with llama.cpp's multimodal library, one tile a call; recent ones are remembered by content."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import mtmd_cpp
+
+from interns1_local.engine import native_log
+from interns1_local.engine.llama import EngineError, Model
+from interns1_local.engine.sequence import Tile
+from interns1_local.errors import LoadError
+
+MARKER = b"<__media__>"
+CACHE_BYTES = 256 * 2**20
+MAX_SIDE = 8192
+
+Embeddings = npt.NDArray[np.float32]
+
+
+class VisionEncoder:
+    """The vision tower and projector of an mmproj file."""
+
+    def __init__(self, mmproj_path: Path, model: Model, n_threads: int, use_gpu: bool = True) -> None:
+        native_log.forget()
+        params = mtmd_cpp.mtmd_context_params_default()
+        params.use_gpu = use_gpu
+        params.n_threads = max(1, n_threads)
+        params.print_timings = False
+        params.warmup = False
+        params.media_marker = MARKER
+        self._model = model
+        self._cache: OrderedDict[bytes, Embeddings] = OrderedDict()
+        self._cache_bytes = 0
+        self._pointer = mtmd_cpp.mtmd_init_from_file(str(mmproj_path).encode(), model.pointer, params)
+        if not self._pointer:
+            raise LoadError(f"llama.cpp cannot load the vision file {mmproj_path}{native_log.complaints()}")
+        if not mtmd_cpp.mtmd_support_vision(self._pointer):
+            raise LoadError(f"{mmproj_path} holds no vision tower")
+
+    def n_tokens(self, size: int) -> int:
+        """Places that a tile of `size` x `size` pixels takes."""
+        with self._image_chunk(np.zeros((size, size, 3), np.uint8)) as chunk:
+            return int(mtmd_cpp.mtmd_input_chunk_get_n_tokens(chunk))
+
+    def encode(self, tile: Tile) -> Embeddings:
+        """float32[n_tokens, n_embd] of one tile."""
+        found = self._cache.get(tile.digest)
+        if found is not None:
+            self._cache.move_to_end(tile.digest)
+            return found
+        embeddings = self._compute(tile)
+        self._cache[tile.digest] = embeddings
+        self._cache_bytes += embeddings.nbytes
+        while self._cache_bytes > CACHE_BYTES and len(self._cache) > 1:
+            self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return embeddings
+
+    def close(self) -> None:
+        if self._pointer:
+            mtmd_cpp.mtmd_free(self._pointer)
+            self._pointer = None
+
+    def _compute(self, tile: Tile) -> Embeddings:
+        native_log.forget()
+        with self._image_chunk(tile.pixels) as chunk:
+            count = int(mtmd_cpp.mtmd_input_chunk_get_n_tokens(chunk))
+            if count != tile.n_tokens:
+                raise EngineError(f"a tile takes {count} places in the context, not {tile.n_tokens} as its file says")
+            if mtmd_cpp.mtmd_encode_chunk(self._pointer, chunk) != 0:
+                raise EngineError(f"llama.cpp could not encode a picture{native_log.complaints()}")
+            output = mtmd_cpp.mtmd_get_output_embd(self._pointer)
+            if not output:
+                raise EngineError("llama.cpp has no embeddings of a picture")
+            rows = np.ctypeslib.as_array(output, shape=(count, self._model.n_embd)).copy()
+        if not np.isfinite(rows).all():
+            raise EngineError("the embeddings of a picture are not finite numbers")
+        return rows
+
+    @contextmanager
+    def _image_chunk(self, pixels: npt.NDArray[np.uint8]) -> Iterator[Any]:
+        """The part of a tokenized picture that holds its pixels; llama.cpp's own text around it is left out."""
+        height, width, channels = pixels.shape
+        if channels != 3 or not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE) or pixels.dtype != np.uint8:
+            raise EngineError(f"a tile cannot be {pixels.dtype}{list(pixels.shape)}")
+        data = np.ascontiguousarray(pixels)
+        bitmap = mtmd_cpp.mtmd_bitmap_init(width, height, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
+        chunks = mtmd_cpp.mtmd_input_chunks_init()
+        try:
+            text = mtmd_cpp.mtmd_input_text(MARKER, len(MARKER), False, True)
+            bitmaps = (mtmd_cpp.mtmd_bitmap_p_ctypes * 1)(bitmap)
+            code = mtmd_cpp.mtmd_tokenize(self._pointer, chunks, ctypes.byref(text), bitmaps, 1)
+            if code != 0:
+                raise EngineError(f"llama.cpp cannot use a picture (code {code}){native_log.complaints()}")
+            found = [
+                chunk
+                for index in range(mtmd_cpp.mtmd_input_chunks_size(chunks))
+                if mtmd_cpp.mtmd_input_chunk_get_type(chunk := mtmd_cpp.mtmd_input_chunks_get(chunks, index))
+                == mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_IMAGE
+            ]
+            if len(found) != 1:
+                raise EngineError(f"a tile became {len(found)} pictures; its size does not suit this vision file")
+            yield found[0]
+        finally:
+            mtmd_cpp.mtmd_input_chunks_free(chunks)
+            mtmd_cpp.mtmd_bitmap_free(bitmap)

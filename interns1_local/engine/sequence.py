@@ -1,0 +1,99 @@
+"""One request's state in the engine: its tokens and tiles, how far it is computed, and where its cells are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from interns1_local.engine.sampling import SamplingParams
+
+Keys = npt.NDArray[np.int64]
+Cells = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tile:
+    """One square picture, uint8[size, size, 3], that takes `n_tokens` places in the context."""
+
+    pixels: npt.NDArray[np.uint8]
+    n_tokens: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, pixels: npt.NDArray[np.uint8], n_tokens: int) -> Tile:
+        pixels = np.ascontiguousarray(pixels)
+        return cls(pixels, n_tokens, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+
+    def keys(self) -> Keys:
+        """Ids below zero, one a place, that stand for this picture wherever token ids are compared."""
+        data = hashlib.shake_256(self.digest).digest(8 * self.n_tokens)
+        return np.frombuffer(data, dtype="<i8").astype(np.int64) | np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PlacedTile:
+    """A tile and the position of its first place."""
+
+    start: int
+    tile: Tile
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.tile.n_tokens
+
+
+Prompt = Items[int | Tile]
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """`keys` holds prompt and output ids (a tile's places as ids below zero); the first `n_computed` are in the cache."""
+
+    id: int
+    keys: list[int]
+    tiles: list[PlacedTile]
+    n_prompt: int
+    sampling: SamplingParams
+    max_tokens: int
+    slot: int = -1
+    cells: list[Cells] = field(default_factory=list)
+    n_computed: int = 0
+    cached_tokens: int = 0
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+
+    @classmethod
+    def start(cls, id: int, prompt: Prompt, sampling: SamplingParams, max_tokens: int) -> Sequence:
+        keys: list[int] = []
+        tiles: list[PlacedTile] = []
+        for part in prompt:
+            if isinstance(part, Tile):
+                tiles.append(PlacedTile(len(keys), part))
+                keys.extend(part.keys().tolist())
+            else:
+                keys.append(part)
+        return cls(id, keys, tiles, len(keys), sampling, max_tokens)
+
+    @property
+    def n_output(self) -> int:
+        return len(self.keys) - self.n_prompt
+
+    @property
+    def n_remaining(self) -> int:
+        """Places not computed yet; 1 while decoding."""
+        return len(self.keys) - self.n_computed
+
+    def tile_at(self, position: int) -> PlacedTile | None:
+        """The tile that covers `position`."""
+        return next((tile for tile in self.tiles if tile.start <= position < tile.stop), None)
+
+    def text_end(self, position: int) -> int:
+        """Where the run of tokens that starts at `position` ends: at the next tile, or at the end."""
+        return min((tile.start for tile in self.tiles if tile.start > position), default=len(self.keys))
+
+    def all_cells(self) -> Cells:
+        return np.concatenate(self.cells) if self.cells else np.empty(0, np.int64)
