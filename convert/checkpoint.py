@@ -161,14 +161,14 @@ def _to_f32(data: bytes, dtype: str) -> Rows:
         return libggml.bf16_to_f32(np.frombuffer(data, "<u2"))
     if dtype == "F16":
         return libggml.f16_to_f32(np.frombuffer(data, "<u2"))
-    values: Rows = _fp8_table()[np.frombuffer(data, np.uint8)]
-    return values
+    return _fp8_table()[np.frombuffer(data, np.uint8)]
 
 
 @functools.cache
 def _fp8_table() -> Rows:
     """All 256 values of F8_E4M3."""
-    return np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    table: Rows = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    return table
 
 
 def _shard_files(folder: Path) -> dict[str, Path]:

@@ -181,7 +181,7 @@ class GGUFOutput:
         for name, missing in self._missing.items():
             if missing:
                 raise OutputError(f"{self.path}: tensor {name} lacks {missing} bytes.")
-        os.truncate(self._descriptor, self.n_bytes)
+        os.ftruncate(self._descriptor, self.n_bytes)
         os.fsync(self._descriptor)
 
     def _write_at(self, data: memoryview | bytes, offset: int) -> None:
@@ -256,22 +256,25 @@ def _open_partial(partial: Path, path: Path, size: int) -> int:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    try:
-        _claim(descriptor)
-        os.truncate(descriptor, 0)
-    except OSError:
+    if not _claim(descriptor, partial):
         os.close(descriptor)
-        raise OutputError(f"{path} is being written by another run.") from None
+        raise OutputError(f"{path} is being written by another run.")
+    os.ftruncate(descriptor, 0)
     return descriptor
 
 
-def _claim(descriptor: int) -> None:
+def _claim(descriptor: int, partial: Path) -> bool:
     """Hold the file while it is written, so that two runs cannot mix their bytes. Not available on Windows."""
     try:
         import fcntl
     except ImportError:
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The other run may have finished and given its file the final name since we opened it.
+        return os.path.samestat(os.fstat(descriptor), os.stat(partial))
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
