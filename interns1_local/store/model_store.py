@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ class ModelStore:
                     removed += 1
             for path in self.blobs.folder.glob(f"interns1-*{PARTIAL_SUFFIX}"):
                 if now - path.stat().st_mtime > _PARTIAL_AGE:
-                    path.unlink(missing_ok=True)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             return removed
 
     def add_layer(self, media_type: str, data: bytes) -> Layer:

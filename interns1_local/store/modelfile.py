@@ -62,7 +62,7 @@ class Modelfile:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return parse_parameters((command.key, command.value) for command in self.commands if command.name == "parameter")
+        return parse_parameters((entry.key, entry.value) for entry in self.commands if entry.name == "parameter")
 
     @property
     def messages(self) -> list[dict[str, str]]:

@@ -1,0 +1,317 @@
+"""Making a stored model: from GGUF files, from a safetensors checkpoint, or from a model that is there already."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from interns1_local.errors import BadRequest, InternS1Error, Unsupported
+from interns1_local.store import manifest as media
+from interns1_local.store.blobs import PARTIAL_SUFFIX
+from interns1_local.store.manifest import Layer, Manifest
+from interns1_local.store.model_store import ModelStore, StoredModel
+from interns1_local.store.modelfile import Modelfile
+from interns1_local.store.name import ModelName
+
+Status = dict[str, Any]
+Progress = Callable[[Status], None]
+
+_PROGRESS_SECONDS = 0.06
+# Ollama's clients draw one bar for a digest; the work of a conversion has none.
+_NO_DIGEST = "0000000000000000000"
+_UNQUANTIZED = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What a new model is made of: one of `base`, `files` (by the name each had) and `folder`; then changes."""
+
+    base: StoredModel | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    folder: Path | None = None
+    quantize: str | None = None
+    template: str | None = None
+    system: str | None = None
+    licenses: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, Any], ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan_from_modelfile(
+    store: ModelStore, modelfile: Modelfile, base_dir: Path, quantize: str | None = None
+) -> ModelPlan:
+    """FROM names a file or folder that exists (relative to the Modelfile), or a stored model."""
+    for name in ("adapter", "draft"):
+        if modelfile.values(name):
+            raise Unsupported(f"{name.upper()} is not supported yet by this version")
+    paths = [base_dir / Path(source).expanduser() for source in modelfile.sources]
+    shared: dict[str, Any] = {
+        "quantize": quantize,
+        "template": modelfile.last("template"),
+        "system": modelfile.last("system"),
+        "licenses": tuple(modelfile.values("license")),
+        "parameters": modelfile.parameters,
+        "messages": tuple(modelfile.messages),
+        "config": {key: value for key in ("renderer", "parser", "requires") if (value := modelfile.last(key))},
+    }
+    if len(paths) == 1 and paths[0].is_dir():
+        return ModelPlan(folder=paths[0], **shared)
+    if all(path.is_file() for path in paths):
+        return ModelPlan(files={str(path): path for path in paths}, **shared)
+    if len(paths) == 1:
+        return ModelPlan(base=store.resolve(modelfile.sources[0]), **shared)
+    missing = next(source for source, path in zip(modelfile.sources, paths, strict=True) if not path.is_file())
+    raise BadRequest(f"FROM {missing}: there is no such file")
+
+
+def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progress | None = None) -> StoredModel:
+    """Make the model `name`. The manifest is written last, so a create that fails leaves no model behind."""
+    report = progress or (lambda status: None)
+    with _workspace(store) as workspace:
+        config, layers = _model_layers(store, plan, workspace, report)
+    layers = _override(store, layers, plan)
+    config = {**config, **plan.config}
+    for layer in layers:
+        report({"status": f"creating new layer {layer.digest}"})
+    config_layer = store.add_layer(media.CONFIG_TYPE, json.dumps(_image_config(config, layers)).encode())
+    report({"status": "writing manifest"})
+    written = store.write(name, Manifest(config_layer, tuple(layers)))
+    report({"status": "success"})
+    return store.resolve(written)
+
+
+def human_count(count: int) -> str:
+    """8190735360 -> `8.19B`, as Ollama writes the size of a model."""
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            number = count / size
+            return f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}{unit}"
+    return str(count)
+
+
+def _model_layers(
+    store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress
+) -> tuple[dict[str, Any], list[Layer]]:
+    if plan.base is not None:
+        layers = list(plan.base.manifest.layers)
+        if not plan.quantize:
+            return dict(plan.base.config), layers
+        model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report)
+        layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
+        return _describe(store, layers), layers
+    if any(name.lower().endswith(".safetensors") for name in plan.files):
+        folder = workspace / "checkpoint"
+        _link_files(plan.files, folder)
+        layers = _convert(store, folder, plan.quantize, workspace, report)
+    elif plan.folder is not None and any(plan.folder.glob("*.safetensors")):
+        layers = _convert(store, plan.folder, plan.quantize, workspace, report)
+    else:
+        layers = _gguf_layers(store, plan, workspace, report)
+    return _describe(store, layers), layers
+
+
+def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress) -> list[Layer]:
+    paths = sorted(plan.folder.glob("*.gguf")) if plan.folder is not None else list(plan.files.values())
+    if not paths:
+        nothing = f"{plan.folder} holds neither safetensors nor GGUF files"
+        raise BadRequest(nothing if plan.folder else "no files provided to convert")
+    layers = []
+    for path in paths:
+        report({"status": "parsing GGUF"})
+        layers.append(_add_gguf(store, path, plan.quantize, workspace, report))
+    models = sum(layer.media_type == media.MODEL for layer in layers)
+    if models != 1 or len(layers) > 2:
+        given = f"given were {models} model files and {len(layers) - models} projectors"
+        raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
+    return sorted(layers, key=lambda layer: layer.media_type != media.MODEL)
+
+
+def _add_gguf(store: ModelStore, path: Path, quantize: str | None, workspace: Path, report: Progress) -> Layer:
+    """One GGUF file as a layer, quantized first when asked."""
+    metadata = _read(path)
+    if int(metadata.fields.get("split.count", 1)) > 1:
+        raise Unsupported(f"{path.name} is one part of a split model; merge the parts first (llama-gguf-split --merge)")
+    if metadata.architecture == "clip" or metadata.fields.get("general.type") == "mmproj":
+        return _blob_layer(store, path, media.PROJECTOR)
+    if not quantize:
+        return _blob_layer(store, path, media.MODEL)
+    before = _file_type(metadata.fields)
+    if before not in _UNQUANTIZED:
+        raise InternS1Error("quantization is only supported for F16, BF16 and F32 models")
+    _check_type(quantize)
+    from quant.requantize import requantize
+
+    output = workspace / "quantized.gguf"
+    status = f"quantizing {before} model to {quantize.upper()}"
+    with _foreign_errors():
+        requantize(path, output, quantize.upper(), progress=_reporter(report, status))
+    return _adopt(store, output, media.MODEL)
+
+
+def _convert(
+    store: ModelStore, folder: Path, quantize: str | None, workspace: Path, report: Progress
+) -> list[Layer]:
+    """A checkpoint as a model layer and, when it can see, a projector layer."""
+    kind = (quantize or "BF16").upper()
+    _check_type(kind)
+    from convert.hf_to_gguf import convert
+
+    model, mmproj = workspace / "model.gguf", workspace / "mmproj.gguf"
+    mmproj_type = "F16" if kind in _UNQUANTIZED else "Q8_0"
+    with _foreign_errors():
+        convert(
+            folder,
+            model,
+            type=kind,
+            mmproj=mmproj,
+            mmproj_type=mmproj_type,
+            progress=_reporter(report, f"converting model to {kind}"),
+        )
+    layers = [_adopt(store, model, media.MODEL)]
+    if mmproj.is_file():
+        layers.append(_adopt(store, mmproj, media.PROJECTOR))
+    return layers
+
+
+def _override(store: ModelStore, layers: list[Layer], plan: ModelPlan) -> list[Layer]:
+    """The layers of the model with those of the plan in the place of the old ones."""
+
+    def replace(media_type: str, text: str) -> None:
+        kept[:] = [layer for layer in kept if layer.media_type != media_type]
+        if text:
+            kept.append(store.add_layer(media_type, text.encode()))
+
+    kept = list(layers)
+    if plan.template is not None:
+        kept = [layer for layer in kept if layer.media_type != media.PROMPT]
+        replace(media.TEMPLATE, plan.template)
+    if plan.system is not None:
+        replace(media.SYSTEM, plan.system)
+    kept += [store.add_layer(media.LICENSE, text.encode()) for text in plan.licenses]
+    if plan.parameters:
+        before = dict(plan.base.params) if plan.base is not None else {}
+        replace(media.PARAMS, json.dumps({**before, **plan.parameters}))
+    if plan.messages:
+        replace(media.MESSAGES, json.dumps([dict(message) for message in plan.messages]))
+    return kept
+
+
+def _describe(store: ModelStore, layers: list[Layer]) -> dict[str, Any]:
+    """What the config says about the model file."""
+    model = next(layer for layer in layers if layer.media_type == media.MODEL)
+    metadata = _read(store.blobs.path(model.digest))
+    values, architecture = metadata.fields, metadata.architecture
+    parameters = int(values.get("general.parameter_count") or sum(math.prod(t.shape) for t in metadata.tensors))
+    has_projector = any(layer.media_type == media.PROJECTOR for layer in layers)
+    return {
+        "model_format": "gguf",
+        "model_family": architecture,
+        "model_families": [architecture, *(["clip"] if has_projector else [])],
+        "model_type": human_count(parameters),
+        "file_type": _file_type(values),
+        "context_length": int(values.get(f"{architecture}.context_length", 0)),
+        "embedding_length": int(values.get(f"{architecture}.embedding_length", 0)),
+    }
+
+
+def _image_config(config: dict[str, Any], layers: list[Layer]) -> dict[str, Any]:
+    rootfs = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+    return {**config, "architecture": "amd64", "os": "linux", "rootfs": rootfs}
+
+
+def _blob_layer(store: ModelStore, path: Path, media_type: str) -> Layer:
+    if path.parent == store.blobs.folder:
+        return Layer(media_type, path.name.replace("-", ":", 1), path.stat().st_size)
+    digest, size = store.blobs.add_file(path)
+    return Layer(media_type, digest, size)
+
+
+def _adopt(store: ModelStore, path: Path, media_type: str) -> Layer:
+    digest, size = store.blobs.adopt(path)
+    return Layer(media_type, digest, size)
+
+
+def _link_files(files: Mapping[str, Path], folder: Path) -> None:
+    """Give uploaded blobs the names that a checkpoint's files have. No name may lead out of the folder."""
+    for name, path in files.items():
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if relative.is_absolute() or PureWindowsPath(name).drive or ".." in relative.parts or not relative.parts:
+            raise BadRequest("file path must be relative")
+        target = folder.joinpath(*relative.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            target.symlink_to(path)
+
+
+@contextmanager
+def _workspace(store: ModelStore) -> Iterator[Path]:
+    """A folder on the store's own disk, so that results move into place without a copy."""
+    store.blobs.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store.blobs.folder, prefix="interns1-", suffix=PARTIAL_SUFFIX) as name:
+        yield Path(name)
+
+
+def _read(path: Path) -> Any:
+    from quant.errors import QuantError
+    from quant.gguf_file import read_metadata
+
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise BadRequest("supplied file was not in GGUF format")
+    try:
+        return read_metadata(path, arrays=False)
+    except QuantError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _file_type(fields: Mapping[str, Any]) -> str:
+    from quant.recipes import RECIPES
+
+    number = fields.get("general.file_type")
+    return next((recipe.name for recipe in RECIPES.values() if recipe.file_type == number), "unknown")
+
+
+def _check_type(kind: str) -> None:
+    from quant.recipes import RECIPES
+
+    if kind.upper() not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise InternS1Error(f"unsupported quantization type {kind.upper()} - supported types are {known}")
+
+
+def _reporter(report: Progress, status: str) -> Callable[[Any], None]:
+    """A callback for convert and requantize that passes on a few reports a second, and always the last."""
+    last = 0.0
+
+    def on_progress(progress: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        done, total = int(progress.bytes_done), int(progress.bytes_total)
+        if now - last >= _PROGRESS_SECONDS or done == total:
+            last = now
+            report({"status": status, "digest": _NO_DIGEST, "total": total, "completed": done})
+
+    return on_progress
+
+
+@contextmanager
+def _foreign_errors() -> Iterator[None]:
+    """Errors of quant and convert about what the user gave are the user's to read."""
+    from convert.errors import ConvertError
+    from quant.errors import QuantError
+
+    try:
+        yield
+    except (ConvertError, QuantError) as error:
+        raise BadRequest(str(error)) from error
