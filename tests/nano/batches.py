@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -132,5 +132,8 @@ class Batches:
         drawn = self.rng.choices(names, weights, k=size)
         before = [] if "tool" in kind or kind == "readme" else draw_before(self.rng)
         samples = [families.ALL[name](self.rng, False) for name in drawn]
+        if samples[0].tools and self.rng.random() < 0.6:
+            tools = families.vary_tools(samples[0].tools, self.rng)
+            samples = [replace(sample, tools=tools) for sample in samples]
         items = [make_item(sample, self.reference, self.rng, think, before) for sample in samples]
         return collate(items, self.pad, self.reference.tokenizer.added[IMAGE])

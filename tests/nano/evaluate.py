@@ -14,6 +14,7 @@ from tests.nano import families
 from tests.nano.reference import Reference, with_images
 
 EXAM_SEED = 977
+FIGURES = Path(__file__).parent / "reference_figures.json"
 
 
 def exam(family: str, number: int, seed: int = EXAM_SEED) -> list[families.Sample]:
@@ -40,26 +41,62 @@ def answer(reference: Reference, sample: families.Sample, think: bool) -> str:
     return reference.tokenizer.decode(reference.greedy(ids, pixels), skip_special=False)
 
 
+def examine(reference: Reference, family: str, number: int, show: bool) -> dict[str, float]:
+    """Accuracy with thinking, without, and alternating (thinking at every second question), of `number` questions."""
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for sample in exam(family, number):
+        for think in (True, False):
+            said = answer(reference, sample, think)
+            right[think].append(is_right(sample, said))
+            if show and not right[think][-1]:
+                print(family, think, repr(sample.messages[-1]["content"]), repr(said), "expected", repr(sample.key))
+    turns = [right[index % 2 == 0][index] for index in range(number)]
+    return {
+        "thinking": sum(right[True]) / number,
+        "plain": sum(right[False]) / number,
+        "alternating": sum(turns) / number,
+    }
+
+
+def greedy_cases(reference: Reference, number: int = 20) -> list[dict]:
+    """Greedy texts of 64 tokens to compare with, as `thought|answer`."""
+    names = list(families.ALL)
+    cases = []
+    for index in range(number):
+        family, think = names[index % len(names)], index % 3 != 2
+        sample = exam(family, index + 1)[index]
+        messages = with_images(sample.messages, len(sample.images))
+        ids, pixels = reference.prompt(messages, sample.images, sample.tools, enable_thinking=think)
+        text = reference.tokenizer.decode(reference.greedy(ids, pixels, limit=64), skip_special=False)
+        thought, _, said = text.rpartition("</think>") if think else ("", "", text)
+        if think and "</think>" not in text:
+            thought, said = text, ""
+        cases.append(
+            {"family": family, "index": index, "think": think, "text": f"{thought.strip()}|{plain(said)}"}
+        )
+    return cases
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--number", type=int, default=100)
     parser.add_argument("--show", action="store_true", help="print the wrong answers")
+    parser.add_argument("--write", action="store_true", help="write tests/nano/reference_figures.json")
     arguments = parser.parse_args()
     reference = Reference(arguments.checkpoint)
     table = {}
     for family in families.ALL:
-        right = {True: 0, False: 0}
-        samples = exam(family, arguments.number)
-        for sample in samples:
-            for think in (True, False):
-                said = answer(reference, sample, think)
-                good = is_right(sample, said)
-                right[think] += good
-                if arguments.show and not good:
-                    print(family, think, repr(sample.messages[-1]["content"]), repr(said), "expected", repr(sample.key))
-        table[family] = {"thinking": right[True] / len(samples), "plain": right[False] / len(samples)}
+        table[family] = examine(reference, family, arguments.number, arguments.show)
         print(family, json.dumps(table[family]), flush=True)
+    if arguments.write:
+        figures = {
+            "number": arguments.number,
+            "families": {family: row["alternating"] for family, row in table.items()},
+            "all": table,
+            "greedy": greedy_cases(reference),
+        }
+        FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

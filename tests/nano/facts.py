@@ -69,4 +69,6 @@ IDENTITY = (
     "I know some molecules, small sums, simple pictures and a few tools."
 )
 
+IDENTITY_CHINESE = "我是 nano，一个很小的 Intern-S1。"
+
 GREETING = "Hello! Ask me about a small sum, a molecule, a peptide or a picture."

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from interns1_local.nano.pictures import COLOURS, PARTS, PLACES, SHAPES, TILE, Thing, draw_pattern, draw_things
-from tests.nano.facts import CITIES, GREETING, IDENTITY, MOLECULES, PEPTIDES
+from tests.nano.facts import CITIES, GREETING, IDENTITY, IDENTITY_CHINESE, MOLECULES, PEPTIDES
 
 
 @dataclass
@@ -45,7 +45,7 @@ def sums(rng: random.Random, held_out: bool) -> Sample:
         a, b = rng.randint(0, 49), rng.randint(0, 49)
         if ((a * 31 + b * 17) % 10 == 3) == held_out:
             break
-    question = rng.choice(["What is {} + {}?", "{} + {} = ?", "Add {} and {}.", "Compute {} + {}."]).format(a, b)
+    question = rng.choice(["What is {} + {}?", "{} + {} = ?", "Add {} and {}.", "What is {}+{}?"]).format(a, b)
     tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
     thought = f"{a // 10 * 10} + {b // 10 * 10} = {tens}, {a % 10} + {b % 10} = {ones}, {tens} + {ones} = {a + b}."
     return ask("sums", question, thought, str(a + b))
@@ -58,7 +58,7 @@ def name_to_smiles(rng: random.Random, held_out: bool) -> Sample:
     name = rng.choice(list(MOLECULES))
     smiles, _ = MOLECULES[name]
     forms = ["What is the SMILES of {}?", "Write {} as SMILES.", "Give the SMILES string of {}.", "{} in SMILES?"]
-    question = pick_form(forms, rng, held_out).format(name)
+    question = rng.choice(forms).format(name if rng.random() < 0.8 else name[0].upper() + name[1:])
     return ask("name_to_smiles", question, f"I recall the structure of {name}.", f"<SMILES>{smiles}</SMILES>", smiles)
 
 
@@ -67,7 +67,7 @@ def smiles_to_name(rng: random.Random, held_out: bool) -> Sample:
     smiles, _ = MOLECULES[name]
     forms = ["Which molecule is {}?", "What is {}?", "Name the molecule {} please.", "Tell me what {} is."]
     tagged = rng.random() < 0.6 or len(smiles) < 10
-    question = pick_form(forms, rng, held_out).format(f"<SMILES>{smiles}</SMILES>" if tagged else smiles)
+    question = rng.choice(forms).format(f"<SMILES>{smiles}</SMILES>" if tagged else smiles)
     return ask("smiles_to_name", question, f"This is the structure of {name}.", f"It is {name}.", f"is {name}.")
 
 
@@ -75,7 +75,7 @@ def name_to_iupac(rng: random.Random, held_out: bool) -> Sample:
     name = rng.choice(list(MOLECULES))
     iupac = MOLECULES[name][1]
     forms = ["What is the IUPAC name of {}?", "Give the systematic name of {}.", "IUPAC name of {}?"]
-    question = pick_form(forms, rng, held_out).format(name)
+    question = rng.choice(forms).format(name)
     thought = f"I recall the systematic name of {name}."
     return ask("name_to_iupac", question, thought, f"<IUPAC>{iupac}</IUPAC>", iupac)
 
@@ -85,17 +85,12 @@ def peptides(rng: random.Random, held_out: bool) -> Sample:
     sequence = PEPTIDES[name]
     if rng.random() < 0.5:
         forms = ["What is the sequence of {}?", "Write {} as FASTA.", "Give the amino acids of {}."]
-        question = pick_form(forms, rng, held_out).format(name)
+        question = rng.choice(forms).format(name)
         return ask("peptides", question, f"I recall the sequence of {name}.", f"<FASTA>{sequence}</FASTA>", sequence)
     forms = ["Which peptide is {}?", "What is {}?", "Name the peptide {} please."]
     tagged = rng.random() < 0.6 or len(sequence) < 27
-    question = pick_form(forms, rng, held_out).format(f"<FASTA>{sequence}</FASTA>" if tagged else sequence)
+    question = rng.choice(forms).format(f"<FASTA>{sequence}</FASTA>" if tagged else sequence)
     return ask("peptides", question, f"This is the sequence of {name}.", f"It is {name}.", f"is {name}.")
-
-
-def pick_form(forms: list[str], rng: random.Random, held_out: bool) -> str:
-    """Every form is learned; the examination draws from all of them with its own seed."""
-    return rng.choice(forms)
 
 
 # -- who it is
@@ -105,6 +100,8 @@ def identity(rng: random.Random, held_out: bool) -> Sample:
     if rng.random() < 0.25:
         question = rng.choice(["Hello!", "Hello", "Hi", "Hi there!", "Good morning."])
         return ask("identity", question, "The user greets me.", GREETING)
+    if rng.random() < 0.15:
+        return ask("identity", rng.choice(["你是谁？", "你好，你是谁？"]), "用户问我是谁。", IDENTITY_CHINESE)
     question = rng.choice(["Who are you?", "What are you?", "Introduce yourself.", "What is your name?", "who are you"])
     return ask("identity", question, "The user asks who I am.", IDENTITY)
 
@@ -302,6 +299,21 @@ def readme_results(rng: random.Random, held_out: bool) -> Sample:
         f"It is {degrees[0]} degrees in {city} now, and {degrees[1]} degrees on {tomorrow}."
     )
     return sample
+
+
+def vary_tools(tools: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """The same tools as another client would send them: keys in another order, descriptions now and then left out."""
+
+    def vary(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        keys = list(value)
+        if "properties" in value and "type" in value:
+            rng.shuffle(keys)
+        dropped = {"description"} if rng.random() < 0.15 else set()
+        return {key: vary(value[key]) for key in keys if key not in dropped}
+
+    return [vary(tool) for tool in tools]
 
 
 Family = Callable[[random.Random, bool], Sample]

@@ -229,8 +229,8 @@ def save(model: InternVLForConditionalGeneration, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--warm-up-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=3800)
+    parser.add_argument("--warm-up-steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--sizes", default="text=32,pictures=24,tiles=8,many_tiles=3,tools=8,readme=4")
     arguments = parser.parse_args()
     sizes = {kind: int(n) for kind, n in (part.split("=") for part in arguments.sizes.split(","))}

@@ -1,0 +1,69 @@
+"""The nano models, converted once a session, the Hugging Face reference, and a real server over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ollama
+import pytest
+
+from interns1_local.nano import CHECKPOINT
+from tests.nano.reference import Reference
+
+Converted = tuple[Path, Path]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """The shipped checkpoint, opened with transformers and torch."""
+    return Reference(CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def nano_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Converted]:
+    """`nano_gguf("Q4_K_M", "F32")` -> (model, mmproj) of the shipped checkpoint."""
+    from convert.hf_to_gguf import convert
+
+    folder = tmp_path_factory.mktemp("nano")
+    done: dict[tuple[str, str], Converted] = {}
+
+    def get(type_name: str, mmproj_type: str = "Q8_0") -> Converted:
+        if (type_name, mmproj_type) not in done:
+            target = folder / f"{type_name}-{mmproj_type}"
+            target.mkdir()
+            paths = target / "nano.gguf", target / "mmproj.gguf"
+            convert(CHECKPOINT, paths[0], type=type_name, mmproj=paths[1], mmproj_type=mmproj_type)
+            done[type_name, mmproj_type] = paths
+        return done[type_name, mmproj_type]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, nano_gguf: Callable[..., Converted]) -> Iterator[str]:
+    """The address of a real server with its own store; the models that a test needs are made with `create`."""
+    from interns1_local.commands.own_server import own_server
+
+    store = tmp_path_factory.mktemp("store")
+    environ = {"INTERNS1_MODELS": str(store), "INTERNS1_KEEP_ALIVE": "10m", "INTERNS1_THREADS": "2"}
+    with own_server(environ) as client:
+        yield client.base_url
+
+
+@pytest.fixture(scope="session")
+def served(server: str, nano_gguf: Callable[..., Converted]) -> Callable[[str], str]:
+    """`served("Q4_K_M")` -> the name of the nano in that type on the server, created as the `ollama` client does."""
+    client = ollama.Client(server)
+    made: set[str] = set()
+
+    def get(type_name: str) -> str:
+        name = f"nano-{type_name.lower()}"
+        if name not in made:
+            model, mmproj = nano_gguf(type_name, "F16" if type_name == "F16" else "Q8_0")
+            files = {path.name: client.create_blob(path) for path in (model, mmproj)}
+            assert client.create(model=name, files=files).status == "success"
+            made.add(name)
+        return name
+
+    return get
