@@ -12,7 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from interns1_local.engine.llama import Aborted, Batch, CacheFull, Context, EngineError, Model, SamplerChain
+from interns1_local.engine.llama import (
+    MAX_SEQUENCES,
+    Aborted,
+    Batch,
+    CacheFull,
+    Context,
+    EngineError,
+    Model,
+    SamplerChain,
+)
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.sampling import (
     SampledToken,
@@ -28,6 +37,7 @@ from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Un
 
 # Finished sequences whose cells stay for later prompts, besides the sequences at work.
 CACHED_SEQUENCES = 24
+SMALLEST_CACHE = 256
 STEP_SECONDS = 0.2
 # A cancelled request stops a running computation only when it has more than this in it: shorter ones are soon over.
 LONG_SPAN = 16
@@ -93,12 +103,11 @@ class Engine:
     ) -> None:
         self.options = options
         self.model = Model(model_path, options.n_gpu_layers, options.use_mmap, on_progress)
-        n_cells = max(options.n_ctx, options.n_cells)
-        n_batch = min(options.n_batch, options.n_ctx)
-        n_slots = min(options.n_seq_max + CACHED_SEQUENCES, 256)
-        self.context = Context(
-            self.model, n_cells, n_batch, n_slots, options.n_seq_max, options.n_threads, options.kv_type
-        )
+        n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
+        n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
+        # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
+        n_batch = min(max(options.n_batch, n_slots), n_cells)
+        self.context = Context(self.model, n_cells, n_batch, n_slots, n_slots, options.n_threads, options.kv_type)
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
@@ -219,7 +228,8 @@ class Engine:
 
     def _compute_image(self, span: Span) -> list[StepOutput]:
         assert span.tile is not None and self.vision is not None
-        if span.sequence.id not in self._sequences:
+        if span.sequence.slot < 0:
+            # It had to make room for others since this step was planned.
             self._scheduler.roll_back(span)
             return []
         try:

@@ -18,6 +18,10 @@ FALLBACK_MEMORY = 8 * 2**30
 # A default context may take this share of the machine's memory for keys and values, no more.
 KV_SHARE = 0.25
 
+# Keys and values of all sequences together may outgrow one full context up to this.
+KV_TOGETHER = 256 * 2**20
+CONTEXTS_TOGETHER = 4
+
 
 def complete_options(
     wanted: LoadOptions,
@@ -39,6 +43,13 @@ def complete_options(
         use_mmap=True if wanted.use_mmap is None else wanted.use_mmap,
     )
     return filled.within(facts.context_length)
+
+
+def choose_cells(options: LoadOptions, facts: ModelFacts) -> int:
+    """Cells of the cache that all sequences share: one full context at least, several where they are small."""
+    assert options.num_ctx is not None and options.num_parallel is not None, "options must be complete"
+    wanted = options.num_ctx * min(options.num_parallel, CONTEXTS_TOGETHER)
+    return max(options.num_ctx, min(wanted, KV_TOGETHER // max(facts.kv_bytes_per_token, 1)))
 
 
 def machine_memory() -> int:

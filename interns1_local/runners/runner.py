@@ -18,7 +18,7 @@ from typing import Any
 import interns1_local
 from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
-from interns1_local.runners.memory import complete_options
+from interns1_local.runners.memory import choose_cells, complete_options
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
 from interns1_local.runners.protocol import (
     Chunk,
@@ -185,6 +185,8 @@ class Runner:
             "model_path": str(spec.model_path),
             "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
             "options": asdict(spec.options),
+            "n_cells": choose_cells(spec.options, self.facts),
+            "debug": settings.debug,
         }
         await self._send(Frame(header))
         timeout = settings.load_timeout if settings.load_timeout > 0 else None

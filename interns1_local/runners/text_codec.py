@@ -1,0 +1,96 @@
+"""The worker's tokenizer and detokenizer, built from what the model's file says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from interns1_local.errors import LoadError
+from interns1_local.tokenizer.detokenizer import CONTROL, USER_DEFINED, VISIBLE, Detokenizer, build_pieces
+from interns1_local.tokenizer.science import AddedToken, Domain, ImageSlot, ImageTokens, ScienceTokenizer
+
+_IMAGE_TEXTS = {"context": "<IMG_CONTEXT>", "start": "<img>", "end": "</img>"}
+
+Encode = Callable[..., list[int]]
+
+
+class TextCodec:
+    """Text to ids and ids to bytes for one model. `encode(text, parse_special)` is llama.cpp's own vocabulary."""
+
+    def __init__(self, fields: Mapping[str, Any], encode: Encode) -> None:
+        tokens: Sequence[str] = fields.get("tokenizer.ggml.tokens") or []
+        types = [int(kind) for kind in fields.get("tokenizer.ggml.token_type", [])] or [1] * len(tokens)
+        if not tokens or len(types) != len(tokens):
+            raise LoadError(f"the file's vocabulary has {len(tokens)} tokens and {len(types)} types")
+        self._encode = encode
+        self._byte_level = fields.get("tokenizer.ggml.model") == "gpt2"
+        model: Literal["gpt2", "llama"] = "gpt2" if self._byte_level else "llama"
+        domains = _domains(fields)
+        added = _added_tokens(fields, tokens, types)
+        self._image = _image_tokens(fields, added)
+        self._tokenizer = ScienceTokenizer(
+            encode, added, domains, self._image, base_piece=lambda token: tokens[token]
+        )
+        special = {token.id for token in added if token.special}
+        special |= {i for i, kind in enumerate(types) if kind == CONTROL}
+        texts = set(VISIBLE)
+        visible = {i for i in special if i < len(tokens) and tokens[i] in texts}
+        visible |= {token.id for token in added if token.content in texts}
+        self._tokens = tokens
+        self._detokenizer = Detokenizer(build_pieces(tokens, types, domains, model), special, visible)
+
+    def encode(self, prompt: str | Sequence[str | ImageSlot]) -> list[int | ImageSlot]:
+        """Ids of a prompt, with each image slot in its place."""
+        if self._byte_level:
+            return self._tokenizer.encode(prompt)
+        # SentencePiece vocabularies treat the space before a text in ways of their own, which llama.cpp knows.
+        ids: list[int | ImageSlot] = []
+        for part in [prompt] if isinstance(prompt, str) else prompt:
+            ids += [part] if isinstance(part, ImageSlot) else self._encode(part, True)
+        return ids
+
+    def describe(self, text: str) -> list[dict[str, Any]]:
+        """The tokens of a text, for display."""
+        if self._byte_level:
+            return [asdict(token) for token in self._tokenizer.tokens(text)]
+        return [{"id": token, "piece": self._tokens[token], "domain": None} for token in self._encode(text, True)]
+
+    def token_bytes(self, token: int, skip_special: bool = True) -> bytes:
+        """What a token adds to the text."""
+        return self._detokenizer.token_bytes(token, skip_special)
+
+
+def _domains(fields: Mapping[str, Any]) -> dict[str, Domain]:
+    found = {}
+    for name in fields.get("interns1.tokenizer.domains") or []:
+        key = f"interns1.tokenizer.{name}"
+        try:
+            found[name] = Domain(bytes(bytearray(fields[f"{key}.model"])), int(fields[f"{key}.offset"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise LoadError(f"the file's science vocabulary {name!r} is not whole: {error!r}") from error
+    return found
+
+
+def _added_tokens(fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> list[AddedToken]:
+    stored = fields.get("interns1.tokenizer.added_tokens")
+    if not stored:
+        kinds = (CONTROL, USER_DEFINED)
+        return [AddedToken(i, tokens[i], kind == CONTROL) for i, kind in enumerate(types) if kind in kinds]
+    names = ("id", "content", "special", "lstrip", "rstrip", "single_word")
+    try:
+        return [AddedToken(**{name: entry[name] for name in names if name in entry}) for entry in json.loads(stored)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise LoadError(f"the file's list of added tokens cannot be read: {error!r}") from error
+
+
+def _image_tokens(fields: Mapping[str, Any], added: Sequence[AddedToken]) -> ImageTokens | None:
+    """From our own keys, or by their spelling in files that others converted."""
+    by_text = {token.content: token.id for token in added}
+    ids = {
+        name: fields.get(f"interns1.image.{name}_token_id", by_text.get(text)) for name, text in _IMAGE_TEXTS.items()
+    }
+    if any(value is None for value in ids.values()):
+        return None
+    return ImageTokens(**{name: int(value) for name, value in ids.items()})

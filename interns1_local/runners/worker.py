@@ -1,0 +1,227 @@
+"""The worker process: one loaded model behind one socket.
+
+The main thread computes; a reader takes requests in, and ends the process when the server is gone; a writer sends.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
+from interns1_local.engine.llama import start_backend
+from interns1_local.engine.sampling import SampledToken
+from interns1_local.engine.sequence import Tile
+from interns1_local.errors import BadRequest, InternS1Error
+from interns1_local.runners.model_spec import ModelFacts, read_model_facts
+from interns1_local.runners.protocol import (
+    Chunk,
+    Finish,
+    Frame,
+    FrameSocket,
+    GenerateRequest,
+    TokenLogprob,
+    chunk_header,
+    error_header,
+    request_from,
+)
+from interns1_local.runners.text_codec import TextCodec
+from interns1_local.tokenizer.science import ImageSlot
+
+PROGRESS_STEP = 0.01
+
+
+class Worker:
+    """The three threads and what they share."""
+
+    def __init__(self, connection: FrameSocket) -> None:
+        self._connection = connection
+        self._outgoing: queue.SimpleQueue[Frame | list[StepOutput]] = queue.SimpleQueue()
+        self._load_header: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._skip_special: dict[int, bool] = {}
+        self._engine: Engine
+        self._codec: TextCodec
+        self._tokens_per_tile = 0
+
+    def run(self) -> None:
+        """Load what the server names, then compute until the server is gone."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._write, name="writer", daemon=True).start()
+        header = self._load_header.get()
+        try:
+            self._load(header)
+        except InternS1Error as error:
+            self._outgoing.put(Frame({"op": "load_error", "message": error.message}))
+            self._wake.wait()
+            return
+        self._outgoing.put(Frame({"op": "ready", "context_length": self._engine.n_ctx}))
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._engine.has_work:
+                outputs = self._engine.step()
+                if outputs:
+                    self._outgoing.put(outputs)
+
+    def _load(self, header: dict[str, Any]) -> None:
+        start_backend(header["debug"])
+        options = header["options"]
+        engine_options = EngineOptions(
+            n_ctx=options["num_ctx"],
+            n_cells=header["n_cells"],
+            n_seq_max=options["num_parallel"],
+            n_batch=options["num_batch"],
+            n_threads=options["num_thread"],
+            n_gpu_layers=options["num_gpu"],
+            kv_type=options["kv_cache_type"],
+            use_mmap=options["use_mmap"],
+        )
+        model_path = Path(header["model_path"])
+        mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
+        facts = read_model_facts(model_path, mmproj_path)
+        self._engine = Engine(model_path, mmproj_path, engine_options, self._progress())
+        self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
+        self._tokens_per_tile = self._count_tile_tokens(facts)
+
+    def _count_tile_tokens(self, facts: ModelFacts) -> int:
+        if facts.vision is None or self._engine.vision is None:
+            return 0
+        return self._engine.vision.n_tokens(facts.vision.tile_size)
+
+    def _progress(self) -> Callable[[float], None]:
+        sent = -1.0
+
+        def report(value: float) -> None:
+            nonlocal sent
+            if value - sent >= PROGRESS_STEP or value >= 1.0 > sent:
+                sent = value
+                self._outgoing.put(Frame({"op": "progress", "value": value}))
+
+        return report
+
+    def _read(self) -> None:
+        while (frame := self._connection.receive()) is not None:
+            if frame.header["op"] == "load":
+                self._load_header.put(frame.header)
+                continue
+            try:
+                self._handle(frame)
+            except Exception as error:  # one bad request must not end the others
+                self._outgoing.put(Frame(error_header(frame.header.get("id", 0), error)))
+        # The server is gone, or wants this process gone: nothing here is worth a farewell.
+        os._exit(0)
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        match header["op"]:
+            case "generate":
+                self._generate(header["id"], request_from(frame))
+            case "cancel":
+                self._engine.abort(header["id"])
+                self._wake.set()
+            case "tokenize":
+                self._reply(header["id"], self._codec.describe(header["text"]))
+            case "detokenize":
+                data = b"".join(self._codec.token_bytes(int(token), False) for token in header["ids"])
+                self._reply(header["id"], data.decode("utf-8", "replace"))
+
+    def _generate(self, request_id: int, request: GenerateRequest) -> None:
+        self._skip_special[request_id] = request.skip_special_tokens
+        try:
+            prompt = self._encode(request.prompt)
+            self._engine.add_request(EngineRequest(request_id, prompt, request.sampling, request.max_tokens))
+        except BaseException:
+            del self._skip_special[request_id]
+            raise
+        self._wake.set()
+
+    def _encode(self, prompt: Any) -> list[int | Tile]:
+        if not isinstance(prompt, str) and prompt and all(isinstance(part, int) for part in prompt):
+            return list(prompt)
+        images = [] if isinstance(prompt, str) else [part for part in prompt if not isinstance(part, str)]
+        if any(isinstance(image, int) for image in images):
+            raise BadRequest("a prompt is either token ids or texts and images")
+        slots = iter(range(len(images)))
+        parts = prompt
+        if not isinstance(prompt, str):
+            parts = [part if isinstance(part, str) else ImageSlot(next(slots)) for part in prompt]
+        encoded: list[int | Tile] = []
+        for item in self._codec.encode(parts):
+            if isinstance(item, ImageSlot):
+                encoded += [self._engine.tile(tile, self._tokens_per_tile) for tile in images[item.index]]
+            else:
+                encoded.append(item)
+        return encoded
+
+    def _reply(self, request_id: int, value: Any) -> None:
+        self._outgoing.put(Frame({"op": "reply", "id": request_id, "value": value}))
+
+    def _write(self) -> None:
+        while True:
+            item = self._outgoing.get()
+            frames = [item] if isinstance(item, Frame) else self._frames(item)
+            try:
+                for frame in frames:
+                    self._connection.send(frame)
+            except OSError:
+                os._exit(0)
+
+    def _frames(self, outputs: list[StepOutput]) -> list[Frame]:
+        """One frame for a step's chunks, then one for each request that failed."""
+        headers, blobs, failed = [], [], []
+        for output in outputs:
+            if output.error is not None:
+                self._skip_special.pop(output.request_id, None)
+                failed.append(Frame(error_header(output.request_id, output.error)))
+                continue
+            chunk = self._chunk(output)
+            headers.append(chunk_header(output.request_id, chunk))
+            blobs.append(chunk.data)
+        return [Frame({"op": "chunks", "chunks": headers}, tuple(blobs)), *failed] if headers else failed
+
+    def _chunk(self, output: StepOutput) -> Chunk:
+        skip = self._skip_special.get(output.request_id, True)
+        data = b"".join(self._codec.token_bytes(token, skip) for token in output.token_ids)
+        logprobs = [self._logprob(entry) for entry in output.logprobs] or None
+        finish = None
+        if output.finish is not None and output.usage is not None:
+            usage = output.usage
+            self._skip_special.pop(output.request_id, None)
+            finish = Finish(
+                output.finish, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens,
+                usage.prompt_seconds, usage.decode_seconds,
+            )  # fmt: skip
+        return Chunk(list(output.token_ids), data, logprobs, finish)
+
+    def _logprob(self, sampled: SampledToken) -> TokenLogprob:
+        def entry(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+            # JSON has no infinity.
+            return TokenLogprob(token, self._codec.token_bytes(token, False), max(logprob, -1e9), top)
+
+        alternatives = tuple(entry(other.id, other.logprob) for other in sampled.top)
+        return entry(sampled.chosen.id, sampled.chosen.logprob, alternatives)
+
+
+def connect(address: str) -> socket.socket:
+    """The socket to the server: an inherited descriptor, or `tcp:PORT` on this machine with the token as greeting."""
+    if not address.startswith("tcp:"):
+        return socket.socket(fileno=int(address))
+    connection = socket.create_connection(("127.0.0.1", int(address.removeprefix("tcp:"))))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(bytes.fromhex(os.environ.pop("INTERNS1_WORKER_TOKEN")))
+    return connection
+
+
+def main(arguments: list[str]) -> None:
+    Worker(FrameSocket(connect(arguments[0]))).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
