@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -15,7 +15,7 @@ from interns1_local.chat.message import Image, Message, Text, ToolCall
 from interns1_local.chat.template_environment import MAX_OUTPUT, BoundedRange, TemplateEnvironment
 from interns1_local.errors import BadRequest, Unsupported
 
-# What templates write for a picture or a film. In a template's source it is replaced by a mark that no text can hold.
+# What templates write for a picture or a film. In a template's source each is replaced by a mark that nobody can write.
 _MEDIA = re.compile(r"(?:<img>)?<IMG_CONTEXT>(?:</img>)?|<\|image_pad\|>|<\|video_pad\|>|<image>|<video>")
 _RESERVED = ("messages", "tools", "range", "raise_exception", "strftime_now")
 
@@ -33,17 +33,20 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        # Nobody can know this mark, so nobody can write it into a message.
-        self._mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
+        self._spellings = list(dict.fromkeys(found.group() for found in _MEDIA.finditer(source)))
+        secret = secrets.token_hex(8)
+        self._end_mark = f"\uf8ff{secret}\uf8ff"
+        self._mark = f"\uf8ff{secret}:%d\uf8ff"
+        self._marks = re.compile(self._mark.replace("%d", r"\d+"))
         environment = TemplateEnvironment()
         try:
             variables = meta.find_undeclared_variables(environment.parse(source))
-            self._template: Template = environment.from_string(_MEDIA.sub(self._mark, source))
+            marked = _MEDIA.sub(lambda found: self._mark % self._spellings.index(found.group()), source)
+            self._template: Template = environment.from_string(marked)
         except (TemplateSyntaxError, TemplateError, RecursionError) as error:
             raise Unsupported(f"the model's chat template is not valid Jinja: {error}") from error
         self.supports_tools = "tools" in variables
         self.supports_thinking = "enable_thinking" in variables or ("<think>" in source and "</think>" in source)
-        self._places_media = _MEDIA.search(source) is not None
 
     @classmethod
     def default_interns1(cls) -> ChatTemplate:
@@ -65,10 +68,14 @@ class ChatTemplate:
         `think=None` leaves the choice to the template; `kwargs` go to the template and override `think`.
         """
         media = sum(len(message.media) for message in messages)
-        continues = add_generation_prompt and bool(messages) and _is_prefill(messages[-1])
+        turns = _with_tool_names(messages)
+        continues = add_generation_prompt and bool(turns) and _is_prefill(turns[-1])
+        if continues:
+            # Found again behind whatever the template does to the words: it may trim them or close the turn.
+            turns[-1] = replace(turns[-1], content=(*turns[-1].content, Text(self._end_mark)))
         variables: dict[str, Any] = {
             **self._tokens,
-            "messages": [self._message(message) for message in _with_tool_names(messages)],
+            "messages": [self._message(message) for message in turns],
             "tools": list(tools) if tools else None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt and not continues,
@@ -78,7 +85,9 @@ class ChatTemplate:
         }
         text = self._render(variables)
         if continues:
-            text = _cut_after(text, messages[-1].text)
+            text, found, _ = text.partition(self._end_mark)
+            if not found:
+                raise Unsupported("the model's chat template drops the assistant's last message: it cannot be continued")
         return self._split(text, media)
 
     def _render(self, variables: dict[str, Any]) -> str:
@@ -113,9 +122,9 @@ class ChatTemplate:
     def _content(self, message: Message) -> str | list[dict[str, Any]]:
         if not message.media:
             return message.text
-        if not self._places_media:
+        if not self._spellings:
             # The template knows nothing of pictures, so they are put where they stand, as a line of their own.
-            return "".join(part.text if isinstance(part, Text) else f"{self._mark}\n" for part in message.content)
+            return "".join(part.text if isinstance(part, Text) else f"{self._mark % 0}\n" for part in message.content)
         kinds = (
             {"type": "text", "text": part.text}
             if isinstance(part, Text)
@@ -125,18 +134,24 @@ class ChatTemplate:
         return list(kinds)
 
     def _split(self, text: str, media: int) -> list[str | MediaRef]:
-        texts = text.split(self._mark)
+        if not media:
+            # No place to fill: marks are the template's own prose about pictures.
+            return [self._marks.sub(lambda found: self._spelling(found.group()), text)]
+        texts = self._marks.split(text)
         if len(texts) - 1 != media:
             raise Unsupported(
                 f"the model's chat template placed {len(texts) - 1} of {media} pictures and films; "
-                "move them to a user's message"
+                "put them into a user's message"
             )
-        prompt: list[str | MediaRef] = [texts[0]] if texts[0] or not media else []
+        prompt: list[str | MediaRef] = [texts[0]] if texts[0] else []
         for index, part in enumerate(texts[1:]):
             prompt.append(MediaRef(index))
             if part:
                 prompt.append(part)
         return prompt
+
+    def _spelling(self, mark: str) -> str:
+        return self._spellings[int(mark.strip("\uf8ff").rpartition(":")[2])]
 
 
 def ends_in_think(rendered: str | Sequence[str | MediaRef]) -> bool:
@@ -182,25 +197,10 @@ def _with_tool_names(messages: Iterable[Message]) -> list[Message]:
             name = message.name or by_id.get(message.tool_call_id or "")
             if name is None and message.tool_call_id is None and call is not None:
                 name = call.name
-            message = _renamed(message, name)
+            message = replace(message, name=name)
         named.append(message)
     return named
 
 
-def _renamed(message: Message, name: str | None) -> Message:
-    return Message(
-        message.role, message.content, message.reasoning, message.tool_calls, name, message.tool_call_id
-    )
-
-
 def _is_prefill(message: Message) -> bool:
     return message.role == "assistant" and not message.tool_calls and bool(message.text)
-
-
-def _cut_after(text: str, words: str) -> str:
-    """The prompt up to the end of the assistant's last words; templates trim them or close the turn behind them."""
-    for wanted in (words, words.rstrip(), words.strip()):
-        place = text.rfind(wanted)
-        if place >= 0:
-            return text[: place + len(wanted)]
-    raise Unsupported("the model's chat template changed the assistant's last message, so it cannot be continued")

@@ -63,9 +63,7 @@ class BoundedRange:
 
     def __call__(self, *arguments: int) -> range:
         numbers = range(*arguments)
-        # len() itself fails for ranges beyond the machine's words.
-        length = max(0, (numbers.stop - numbers.start + numbers.step - (1 if numbers.step > 0 else -1)) // numbers.step)
-        self._left -= length
+        self._left -= len(numbers)
         if self._left < 0:
             raise SecurityError(f"range() gave more than {MAX_STEPS} numbers in one chat template")
         return numbers
