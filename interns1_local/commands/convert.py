@@ -36,7 +36,7 @@ Example:
 def command(
     checkpoint: Path, output: Path, type_: str, mmproj: Path | None, mmproj_type: str, jobs: int, force: bool
 ) -> None:
-    """Convert a Hugging Face checkpoint to GGUF, quantized in the same pass."""
+    """Convert a Hugging Face checkpoint to GGUF. It is quantized in the same pass."""
     if not checkpoint.is_dir():
         raise click.ClickException(f"there is no folder {checkpoint} (a Hugging Face checkpoint is expected)")
     for path in filter(None, (output, mmproj)):

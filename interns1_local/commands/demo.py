@@ -29,14 +29,18 @@ Example:
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True,
               help="The folder for everything that the demo writes.")  # fmt: skip
 def command(folder: Path) -> None:
-    """Show the whole road: convert, quantize, serve, and ask in text, pictures, molecules and tools."""
+    """Show the whole road on the included model.
+
+    Converts, quantizes, serves, and asks: sums, pictures, molecules, a tool. Exits 1 if an answer is wrong.
+    """
     from rich.console import Console
 
     from interns1_local import nano
     from interns1_local.commands.demo_questions import ask_all
     from interns1_local.commands.own_server import own_server
-    from interns1_local.nano.demo import QUESTIONS
+    from interns1_local.nano.demo import questions
 
+    asked = questions()
     console = Console(highlight=False, markup=False, emoji=False)
     folder.mkdir(parents=True, exist_ok=True)
     console.print("Intern-S1 on this machine, from the checkpoint to the answer", style="bold")
@@ -49,10 +53,10 @@ def command(folder: Path) -> None:
         _step(console, 3, "Create the model")
         create(client, files, console)
         _step(console, 4, "Ask it")
-        wrong = ask_all(client, MODEL, QUESTIONS, folder / "pictures", console)
+        wrong = ask_all(client, MODEL, asked, folder / "pictures", console)
     if wrong:
-        raise click.ClickException(f"{len(wrong)} of {len(QUESTIONS)} answers are wrong: {'; '.join(wrong)}")
-    _say_goodbye(console, len(QUESTIONS))
+        raise click.ClickException(f"{len(wrong)} of {len(asked)} answers are wrong: {'; '.join(wrong)}")
+    _say_goodbye(console, len(asked))
 
 
 def convert_once(checkpoint: Path, folder: Path, console: Console) -> dict[str, Path]:

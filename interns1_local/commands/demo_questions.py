@@ -39,20 +39,39 @@ def _ask(client: Client, model: str, question: DemoQuestion, pictures: Path, con
     request = {"model": model, "think": question.think, "options": {"temperature": 0}, "stream": True}
     if question.tools:
         request["tools"] = question.tools
-    messages = [message]
-    answer = _answer(client, {**request, "messages": messages}, console)
-    if answer.tool_calls and question.tool_result is not None:
-        messages.append(answer.message())
-        for call in answer.tool_calls:
-            name = call["function"]["name"]
-            result = {"role": "tool", "tool_name": name, "content": question.tool_result}
-            messages.append(result if not call.get("id") else {**result, "tool_call_id": call["id"]})
-        _print(console, f"the tool answers {question.tool_result}", style="dim")
+    answer = _answer(client, {**request, "messages": [message]}, console)
+    expected = [question.expect_call] if question.expect_call else []
+    if expected and _calls(answer) != expected:
+        return _print_verdict(console, False, f"the call {json.dumps(expected[0])}")
+    if expected and question.tool_result is not None:
+        _print(console, f"(the tool answers) {question.tool_result}", style="yellow")
+        messages = [message, answer.message(), *_results(answer, question.tool_result)]
         answer = _answer(client, {**request, "messages": messages}, console)
-    right = question.expect in answer.text and "<think>" not in answer.text
-    mark = ("✓", "✗") if "utf" in (sys.stdout.encoding or "").lower() else ("right:", "WRONG:")
-    verdict = f"{mark[0]} {question.expect}" if right else f"{mark[1]} the answer should contain {question.expect!r}"
-    _print(console, verdict, style="green" if right else "bold red")
+    # A tag of the thought in the answer means that the parser let it through.
+    right = question.expect in answer.text and "think>" not in answer.text
+    return _print_verdict(console, right, question.expect)
+
+
+def _calls(answer: Answer) -> list[dict[str, Any]]:
+    functions = [call.get("function", {}) for call in answer.tool_calls]
+    return [{"name": each.get("name"), "arguments": each.get("arguments")} for each in functions]
+
+
+def _results(answer: Answer, result: str) -> list[dict[str, Any]]:
+    """The tool's message for each call."""
+    return [
+        {"role": "tool", "tool_name": call["function"]["name"], "content": result}
+        | ({"tool_call_id": call["id"]} if call.get("id") else {})
+        for call in answer.tool_calls
+    ]
+
+
+def _print_verdict(console: Console, right: bool, expected: str) -> bool:
+    marks = ("✓", "✗") if "utf" in (sys.stdout.encoding or "").lower() else ("right:", "wrong:")
+    if right:
+        _print(console, f"{marks[0]} {expected}", style="green")
+    else:
+        _print(console, f"{marks[1]} expected: {expected}", style="bold red")
     return right
 
 
