@@ -107,7 +107,7 @@ class Engine:
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
         n_batch = min(max(options.n_batch, n_slots), n_cells)
-        self.context = Context(self.model, n_cells, n_batch, n_slots, n_slots, options.n_threads, options.kv_type)
+        self.context = Context(self.model, n_cells, n_batch, n_slots, options.n_threads, options.kv_type)
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
@@ -258,7 +258,7 @@ class Engine:
         return [self._choose(span.sequence, row) for span, row in zip(spans, rows, strict=True) if span.samples]
 
     def _undo(self, spans: list[Span], error: EngineError) -> list[StepOutput]:
-        """Nothing of a batch counts. An abort is tried again without the cancelled; an error ends those in the batch."""
+        """Nothing of a batch counts. An abort is tried again without the cancelled; an error ends its requests."""
         for span in spans:
             self._scheduler.roll_back(span)
             self.context.remove(span.sequence.slot, span.start)

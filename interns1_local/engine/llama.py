@@ -20,6 +20,7 @@ from interns1_local.errors import BadRequest, InternS1Error, LoadError
 MAX_SEQUENCES = 256
 MAX_CONTEXT = 2**24
 MAX_BLOCKS = 512
+LARGEST_SCORES = 2**30
 KV_TYPES = {
     "f32": llama_cpp.GGML_TYPE_F32,
     "f16": llama_cpp.GGML_TYPE_F16,
@@ -185,23 +186,22 @@ class Context:
     """The cache and the compute buffers of a model. One thread calls it; `abort` may come from any."""
 
     def __init__(
-        self, model: Model, n_ctx: int, n_batch: int, n_seq_max: int, n_outputs_max: int, n_threads: int, kv_type: str
+        self, model: Model, n_ctx: int, n_batch: int, n_seq_max: int, n_threads: int, kv_type: str = "f16"
     ) -> None:
         if kv_type not in KV_TYPES:
             raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
-        if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and 0 < n_outputs_max <= n_batch <= n_ctx):
+        if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and n_seq_max <= n_batch <= n_ctx):
             raise BadRequest(
                 f"a context of {n_ctx} tokens, batches of {n_batch} and {n_seq_max} sequences do not go together"
             )
         self.model = model
         self.n_seq_max = n_seq_max
-        self.n_outputs_max = n_outputs_max
         self.n_batch = n_batch
         # libc's strlen is the abort test: the buffer's first byte being non-zero stops a decode, with no Python in it.
         self._abort_byte = ctypes.create_string_buffer(2)
         native_log.forget()
         self.pointer = llama_cpp.llama_init_from_model(
-            model.pointer, self._params(n_ctx, n_batch, n_seq_max, n_outputs_max, n_threads, kv_type)
+            model.pointer, self._params(n_ctx, n_batch, n_seq_max, n_threads, kv_type)
         )
         if not self.pointer:
             raise LoadError(f"no context of {n_ctx} tokens can be made{native_log.complaints()}")
@@ -209,18 +209,19 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._outputs: frozenset[int] = frozenset()
 
-    def _params(
-        self, n_ctx: int, n_batch: int, n_seq_max: int, n_outputs_max: int, n_threads: int, kv_type: str
-    ) -> Any:
+    def _params(self, n_ctx: int, n_batch: int, n_seq_max: int, n_threads: int, kv_type: str) -> Any:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         # One call is one unit of work: it happens whole or not at all.
         params.n_batch = params.n_ubatch = n_batch
         params.n_seq_max = n_seq_max
-        params.n_outputs_max = n_outputs_max
+        # At most one output a sequence, so that the buffer for them is a few rows and not a whole batch.
+        params.n_outputs_max = n_seq_max
         params.n_threads = params.n_threads_batch = max(1, n_threads)
         params.type_k = params.type_v = KV_TYPES[kv_type]
         params.kv_unified = True
+        if self._attends_exactly(n_ctx, n_batch, kv_type):
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # Shared prefixes need the keys that a sliding window would have thrown away.
         params.swa_full = True
         params.no_perf = True
@@ -228,11 +229,21 @@ class Context:
         params.abort_callback_data = ctypes.cast(self._abort_byte, ctypes.c_void_p)
         return params
 
+    def _attends_exactly(self, n_ctx: int, n_batch: int, kv_type: str) -> bool:
+        """Whether to do without flash attention: on CPUs it adds up in 16 bits.
+
+        Then the other sequences of a batch change an answer's logits by about 1e-2, and a greedy answer may
+        depend on who else is served. Without it they change by 1e-5 to 1e-3, at the cost of a larger buffer.
+        """
+        scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
+        on_cpu = not llama_cpp.llama_supports_gpu_offload()
+        return on_cpu and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
+
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was."""
         count = batch.count
         rows = np.flatnonzero(batch.outputs[:count])
-        if not 0 < count <= self.n_batch or len(rows) > self.n_outputs_max:
+        if not 0 < count <= self.n_batch or len(rows) > self.n_seq_max:
             raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
         self._check_sequences(batch.sequences[:count])
         if embeddings is None:

@@ -18,12 +18,17 @@ from interns1_local.errors import BadRequest
 MAX_LOGPROBS = 20
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "choose one"
 
+_REAL_NUMBERS = (
+    *("temperature", "top_p", "min_p", "typical_p"),
+    *("repeat_penalty", "presence_penalty", "frequency_penalty"),
+)
+
 Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Ollama's sampling options with Ollama's defaults. `logprobs` is the number of alternatives to report (None: no report)."""
+    """Ollama's sampling options and defaults. `logprobs` is how many alternatives to report (None: no report)."""
 
     temperature: float = 0.8
     top_k: int = 40
@@ -40,7 +45,7 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"):
+        for name in _REAL_NUMBERS:
             if not np.isfinite(getattr(self, name)):
                 raise BadRequest(f"{name} must be a finite number; it is {getattr(self, name)}")
         if self.repeat_penalty <= 0:
@@ -85,7 +90,7 @@ class SampledToken:
 
 
 def apply_penalties(row: Logits, params: SamplingParams, history: Sequence[int], n_ctx: int) -> None:
-    """Change `row` in place as llama.cpp's penalty sampler would; `history` is prompt and output, ids below 0 are images."""
+    """Change `row` in place as llama.cpp's penalty sampler would. Ids below 0 in `history` are places of images."""
     if not params.penalizes:
         return
     window = params.repeat_last_n if params.repeat_last_n > 0 else n_ctx

@@ -53,7 +53,7 @@ class Share:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Span:
-    """Places [start, stop) of a sequence, to be computed in this step; `samples` when a token is to be chosen after it."""
+    """Places [start, stop) of a sequence, to be computed in this step; `samples` when a token follows it."""
 
     sequence: Sequence
     start: int
@@ -174,7 +174,7 @@ class Scheduler:
         return True
 
     def _shared_prefix(self, keys: Keys) -> tuple[int, Cells, int]:
-        """(slot, cells, length) of the best common beginning; the last place is always computed anew, for its logits."""
+        """(slot, cells, length) of the best common beginning. The last place is computed anew, for its logits."""
         nothing = -1, np.empty(0, np.int64), 0
         if not self.limits.share_prefixes:
             return nothing
@@ -225,7 +225,7 @@ class Scheduler:
         return Span(sequence, sequence.n_computed, stop, self.pool.take(stop - sequence.n_computed), tile)
 
     def _room_to_decode(self, sequence: Sequence) -> bool:
-        """A cell for the next token, if need be at the cost of later arrivals. False when `sequence` itself has to leave."""
+        """A cell for the next token, if need be at the cost of later arrivals. False when `sequence` has to leave."""
         while not self._evict_for(1):
             leaves = self.running[-1] is sequence
             if not self.preempt_latest() or leaves:

@@ -51,7 +51,7 @@ Prompt = Items[int | Tile]
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """`keys` holds prompt and output ids (a tile's places as ids below zero); the first `n_computed` are in the cache."""
+    """`keys` holds prompt and output ids (a tile's places as ids below zero); `n_computed` of them are in the cache."""
 
     id: int
     keys: list[int]

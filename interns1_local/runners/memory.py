@@ -1,4 +1,4 @@
-"""Load options that nobody chose: context, parallel sequences, batch and threads that suit the model and this machine."""
+"""Load options that nobody chose: context, sequences, batch and threads that suit the model and this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server knows about a model without loading it: where its files are, how to load it, what its metadata says."""
+"""What the server knows of a model without loading it: its files, how to load them, what their metadata says."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _capabilities(
         found.append("tools")
     if mmproj is not None or f"{architecture}.vision.block_count" in values:
         found.append("vision")
-    if "<think>" in text and "</think>" in text or "content.split('</think>')" in text:
+    if ("<think>" in text and "</think>" in text) or "content.split('</think>')" in text:
         found.append("thinking")
     return tuple(found)
 

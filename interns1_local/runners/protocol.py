@@ -123,9 +123,7 @@ class FrameSocket:
         try:
             header_length, n_blobs = _checked_prefix(self._exactly(_PREFIX.size))
             header = json.loads(self._exactly(header_length))
-            blobs = tuple(
-                self._exactly(_checked_length(self._exactly(_LENGTH.size))) for _ in range(n_blobs)
-            )
+            blobs = tuple(self._exactly(_checked_length(self._exactly(_LENGTH.size))) for _ in range(n_blobs))
         except (EOFError, OSError):
             return None
         return Frame(header, blobs)
@@ -231,7 +229,9 @@ def _logprob_from(values: list[Any]) -> TokenLogprob:
 
 def _checked_tiles(tiles: npt.NDArray[Any]) -> Tiles:
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3 or 0 in tiles.shape:
-        raise errors.BadRequest(f"an image must be uint8[tiles, height, width, 3]; it is {tiles.dtype}{list(tiles.shape)}")
+        raise errors.BadRequest(
+            f"an image must be uint8[tiles, height, width, 3]; it is {tiles.dtype}{list(tiles.shape)}"
+        )
     return tiles
 
 

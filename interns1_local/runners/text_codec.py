@@ -30,9 +30,7 @@ class TextCodec:
         domains = _domains(fields)
         added = _added_tokens(fields, tokens, types)
         self._image = _image_tokens(fields, added)
-        self._tokenizer = ScienceTokenizer(
-            encode, added, domains, self._image, base_piece=lambda token: tokens[token]
-        )
+        self._tokenizer = ScienceTokenizer(encode, added, domains, self._image, base_piece=lambda token: tokens[token])
         special = {token.id for token in added if token.special}
         special |= {i for i, kind in enumerate(types) if kind == CONTROL}
         texts = set(VISIBLE)
