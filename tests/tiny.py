@@ -106,6 +106,18 @@ def tiny_gguf(
     return model, mmproj
 
 
+@functools.cache
+def quiet_llama_cpp() -> Any:
+    """The `llama_cpp` module without its log, whose callback fails on text that llama.cpp cuts inside a character."""
+    import llama_cpp
+
+    callback = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(callback, None)
+    llama_cpp.quiet_callback = callback  # keeps the C function pointer alive
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
 # --- tokenizer ---
 
 

@@ -10,6 +10,7 @@ import pytest
 from quant.errors import BadTensor, UnknownType
 from quant.gguf_file import TensorSpec, create, read_metadata
 from quant.recipes import RECIPES, ModelFacts, choose_types, fit_to_row, recipe
+from tests.tiny import quiet_llama_cpp
 
 LAYERS = 16
 VOCAB = 64
@@ -134,8 +135,7 @@ def test_llama_cpp_chooses_the_same_for_experts(name: str, experts: int, tmp_pat
 
 
 def check_against_llama_cpp(folder: Path, name: str, experts: int, variant: dict[str, int]) -> None:
-    import llama_cpp
-
+    llama_cpp = quiet_llama_cpp()
     tensors = text_tensors(experts, **variant)
     model = facts(experts, kv_heads=variant.get("kv_heads", 1))
     write_model(folder / "in.gguf", tensors, model, variant.get("hidden", 256))
