@@ -7,7 +7,7 @@ and switch it too. A piece that a science vocabulary does not know falls back to
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from interns1_local.errors import Unsupported
@@ -57,9 +57,11 @@ class ScienceTokenizer:
 
     def encode(self, prompt: str | Sequence[str | ImageSlot]) -> list[int | ImageSlot]:
         """Token ids of a prompt. Each slot stays in its place, between the ids that open and close a picture."""
-        parts = self._split(prompt)
+        splitter = self._splitter if isinstance(prompt, str) else self._splitter_beside_slots
+        parts = _split(prompt, splitter)
+        added = splitter.tokens
         if self._models:
-            parts = self._mark_found(parts)
+            parts = self._mark_found(parts, added)
         ids: list[int | ImageSlot] = []
         stack: list[DomainModel] = []
         for part in parts:
@@ -68,9 +70,9 @@ class ScienceTokenizer:
             elif part in (_PROTECT_BEGIN, _PROTECT_END) and self._models:
                 # These marks have no id of their own: the model reads them as letters.
                 ids.extend(self._encode_base(part, stack[-1] if stack else None))
-            elif part in self._added or part in self._opens or part in self._closes:
-                if part in self._added:
-                    ids.append(self._added[part].id)
+            elif part in added or part in self._opens or part in self._closes:
+                if part in added:
+                    ids.append(added[part].id)
                 if part in self._opens:
                     stack.append(self._opens[part])
                 elif part in self._closes and stack:
@@ -112,24 +114,12 @@ class ScienceTokenizer:
                 opens[begin] = closes[end] = self._models[name]
         return opens, closes
 
-    def _split(self, prompt: str | Sequence[str | ImageSlot]) -> list[str | ImageSlot]:
-        if isinstance(prompt, str):
-            return list(self._splitter.split(_normalize(prompt)))
-        parts: list[str | ImageSlot] = []
-        for is_slot, run in groupby(prompt, key=lambda part: isinstance(part, ImageSlot)):
-            if is_slot:
-                parts.extend(run)
-            else:
-                text = "".join(part for part in run if isinstance(part, str))
-                parts.extend(self._splitter_beside_slots.split(_normalize(text)))
-        return parts
-
-    def _mark_found(self, parts: Iterable[str | ImageSlot]) -> list[str | ImageSlot]:
+    def _mark_found(self, parts: Iterable[str | ImageSlot], added: Container[str]) -> list[str | ImageSlot]:
         """Put marks around molecules and proteins wherever no tag is open."""
         marked: list[str | ImageSlot] = []
         depth = 0
         for part in parts:
-            if not isinstance(part, str) or part in self._added or part in (_PROTECT_BEGIN, _PROTECT_END):
+            if not isinstance(part, str) or part in added or part in (_PROTECT_BEGIN, _PROTECT_END):
                 marked.append(part)
                 if part in self._opens or part == _PROTECT_BEGIN:
                     depth += 1
@@ -173,6 +163,18 @@ class ScienceTokenizer:
             return ids
         own = [model.token_id(self._base_piece(id)) for id in ids]
         return [id if mine is None else mine for id, mine in zip(ids, own, strict=True)]
+
+
+def _split(prompt: str | Sequence[str | ImageSlot], splitter: AddedTokenSplitter) -> list[str | ImageSlot]:
+    if isinstance(prompt, str):
+        return list(splitter.split(_normalize(prompt)))
+    parts: list[str | ImageSlot] = []
+    for is_slot, run in groupby(prompt, key=lambda part: isinstance(part, ImageSlot)):
+        if is_slot:
+            parts.extend(run)
+        else:
+            parts.extend(splitter.split(_normalize("".join(part for part in run if isinstance(part, str)))))
+    return parts
 
 
 def _normalize(text: str) -> str:
