@@ -23,7 +23,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_from_a_model_with_settings(fake: FakeServer, invoke: Invoke, folder: Path) -> None:
     (folder / "Modelfile").write_text(
-        'FROM nano\nPARAMETER temperature 0.5\nPARAMETER stop A\nSYSTEM """Be\nbrief."""\nMESSAGE user hi\nLICENSE MIT\n'
+        'FROM nano\nPARAMETER temperature 0.5\nPARAMETER stop A\nSYSTEM """Be\nbrief."""\n'
+        "MESSAGE user hi\nLICENSE MIT\n"
     )
     fake.statuses = [{"status": "writing manifest"}, {"status": "success"}]
     result = invoke("create", "mine", "-q", "Q4_K_M")
