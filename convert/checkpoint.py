@@ -132,20 +132,24 @@ class Checkpoint:
 
     def _read(self, entry: TensorEntry, start: int, n_bytes: int) -> bytes:
         descriptor = self._descriptor(entry.file)
+        parts: list[bytes] = []
+        missing = n_bytes
+        while missing:
+            part = self._read_at(descriptor, missing, start + n_bytes - missing)
+            if not part:
+                raise BrokenCheckpoint(
+                    f"{entry.file} ended inside tensor {entry.name}; did it change while being read?"
+                )
+            parts.append(part)
+            missing -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_at(self, descriptor: int, n_bytes: int, start: int) -> bytes:
         if hasattr(os, "pread"):
-            data = os.pread(descriptor, n_bytes, start)
-            while len(data) < n_bytes:
-                more = os.pread(descriptor, n_bytes - len(data), start + len(data))
-                if not more:
-                    break
-                data += more
-        else:
-            with self._lock:
-                os.lseek(descriptor, start, os.SEEK_SET)
-                data = os.read(descriptor, n_bytes)
-        if len(data) != n_bytes:
-            raise BrokenCheckpoint(f"{entry.file} ended inside tensor {entry.name}; did it change while being read?")
-        return data
+            return os.pread(descriptor, n_bytes, start)
+        with self._lock:
+            os.lseek(descriptor, start, os.SEEK_SET)
+            return os.read(descriptor, n_bytes)
 
     def _descriptor(self, path: Path) -> int:
         with self._lock:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import functools
 import io
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
 from convert.hf_to_gguf import convert
+from tests.safetensors_files import FP8_BLOCK, encode, to_fp8, write_shards
 
 HIDDEN, WIDTH, LAYERS, EXPERTS, ACTIVE, HEADS, KV_HEADS, HEAD_DIM = 256, 256, 2, 8, 2, 4, 2, 64
 VISION_HIDDEN, VISION_LAYERS, VISION_HEADS, PATCH = 64, 2, 4, 14
-FP8_BLOCK = (128, 128)
 
 QWEN3_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
@@ -374,78 +372,6 @@ def _old_name(name: str) -> str:
         return "language_model.lm_head.weight"
     name = name.removeprefix("model.")
     return name.replace("language_model.", "language_model.model.", 1)
-
-
-# --- files ---
-
-Encoded = tuple[str, tuple[int, ...], bytes]  # dtype, shape, data
-_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F8_E4M3": ml_dtypes.float8_e4m3fn}
-
-
-def encode(value: Array, dtype: str) -> Encoded:
-    return dtype, value.shape, value.astype(_DTYPES[dtype]).tobytes()
-
-
-def decode(tensor: Encoded) -> Array:
-    return np.frombuffer(tensor[2], _DTYPES[tensor[0]]).reshape(tensor[1]).astype(np.float32)
-
-
-def to_fp8(tensors: dict[str, Encoded]) -> dict[str, Encoded]:
-    """The FP8 twin: attention and expert matrices block-scaled, the rest unchanged."""
-    out: dict[str, Encoded] = {}
-    for name, tensor in tensors.items():
-        if not (name.endswith("_proj.weight") and ("self_attn." in name or ".mlp." in name)):
-            out[name] = tensor
-            continue
-        value = decode(tensor)
-        rows, columns = FP8_BLOCK
-        blocks = value.reshape(value.shape[0] // rows, rows, value.shape[1] // columns, columns)
-        scale = (np.abs(blocks).max(axis=(1, 3)) / 448).astype(np.float32)
-        out[name] = encode((blocks / scale[:, None, :, None]).reshape(value.shape), "F8_E4M3")
-        out[f"{name}_scale_inv"] = encode(scale, "F32")
-    return out
-
-
-def from_fp8(tensors: dict[str, Encoded]) -> dict[str, Encoded]:
-    """Dequantized to F32, by the definition of the format."""
-    out: dict[str, Encoded] = {}
-    for name, tensor in tensors.items():
-        scale = tensors.get(f"{name}_scale_inv")
-        if scale is not None:
-            spread = np.repeat(np.repeat(decode(scale), FP8_BLOCK[0], 0), FP8_BLOCK[1], 1)
-            out[name] = encode(decode(tensor) * spread, "F32")
-        elif not name.endswith("_scale_inv"):
-            out[name] = tensor
-    return out
-
-
-def write_safetensors(path: Path, tensors: dict[str, Encoded]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, (dtype, shape, data) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for _, _, data in tensors.values():
-            file.write(data)
-
-
-def write_shards(folder: Path, tensors: dict[str, Encoded], shards: int) -> None:
-    """`shards` files with an index, or one model.safetensors."""
-    if shards == 1:
-        write_safetensors(folder / "model.safetensors", tensors)
-        return
-    weight_map: dict[str, str] = {}
-    for index in range(shards):
-        file = f"model-{index + 1:05d}-of-{shards:05d}.safetensors"
-        part = dict(list(tensors.items())[index::shards])
-        write_safetensors(folder / file, part)
-        weight_map |= dict.fromkeys(part, file)
-    total = sum(len(data) for _, _, data in tensors.values())
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint
-from tests.tiny import encode, write_safetensors, write_shards
+from tests.safetensors_files import encode, write_safetensors, write_shards
 
 VALUES = np.linspace(-2, 2, 24, dtype=np.float32).reshape(2, 3, 4)
 

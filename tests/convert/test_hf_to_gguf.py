@@ -15,7 +15,8 @@ from convert.hf_to_gguf import Progress, convert
 from quant.codec import quantize_rows
 from quant.errors import BadTensor, QuantError, UnknownType
 from quant.gguf_file import read_metadata
-from tests.tiny import encode, from_fp8, text_tensors, tiny_interns1, tiny_qwen3, to_fp8, write_shards
+from tests.safetensors_files import encode, from_fp8, to_fp8, write_shards
+from tests.tiny import text_tensors, tiny_interns1, tiny_qwen3
 
 
 def tensor_bytes(path: Path, name: str) -> tuple[str, tuple[int, ...], bytes]:
