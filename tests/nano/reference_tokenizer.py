@@ -97,7 +97,8 @@ class ReferenceTokenizer:
         out: list[tuple[str, str | None]] = []
         for part in parts:
             if part in PROTECT:
-                out.append((part, None))
+                # Always spelled out by the base vocabulary; its tokens' ids follow the open one, as below.
+                out.append((part, f"protect:{stack[-1]}" if stack else None))
             elif part in TAG_DOMAIN or part in AUTO:
                 out.append((part, "marker"))
                 stack.append(TAG_DOMAIN.get(part) or AUTO[part])
@@ -119,9 +120,17 @@ class ReferenceTokenizer:
                     ids.append(self.added[part])
             elif domain is None:
                 ids += self.encode_plain(part)
+            elif domain.startswith("protect:"):
+                ids += self._look_up(self.encode_plain(part), domain.removeprefix("protect:"))
             else:
                 ids += self._encode_domain(part, domain)
         return ids
+
+    def _look_up(self, tokens: tuple[int, ...], domain: str) -> list[int]:
+        """Ids of base tokens by their text: the open vocabulary's piece where it has one, else the base id."""
+        sp, offset = self.domains[domain]
+        found = [(sp.piece_to_id(self.names[token]), token) for token in tokens]
+        return [token if number == sp.unk_id() else number + offset for number, token in found]
 
     def _encode_domain(self, text: str, domain: str) -> list[int]:
         sp, offset = self.domains[domain]
@@ -130,10 +139,7 @@ class ReferenceTokenizer:
             if number != sp.unk_id():
                 ids.append(number + offset)
                 continue
-            for base in self.encode_plain(piece.replace("\u2581", " ")):
-                # Ids are looked up by the token's text under the open vocabulary first.
-                known = sp.piece_to_id(self.names[base])
-                ids.append(base if known == sp.unk_id() else known + offset)
+            ids += self._look_up(self.encode_plain(piece.replace("\u2581", " ")), domain)
         return ids
 
     # -- decoding

@@ -8,7 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from interns1_local.nano.pictures import PLACES, Thing, draw_things
+from interns1_local.engine.llama import Model
+from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.sequence import Tile
+from interns1_local.media.image import TileSpec, load_image, tile_image
+from interns1_local.nano.pictures import PLACES, TILE, Thing, draw_things, png
 from tests.nano import families
 from tests.nano.conftest import Converted
 from tests.nano.evaluate import exam
@@ -38,25 +42,23 @@ def test_text_logits(family: str, think: bool, reference: Reference, stock: Stoc
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
 
 
-def picture_embeddings(encoder, pixels_uint8: np.ndarray) -> np.ndarray:
+def picture_embeddings(encoder: VisionEncoder, tiles: np.ndarray) -> np.ndarray:
     """Our vision path over tiles uint8 [n, side, side, 3] -> float32 [n * tokens, width]."""
-    return np.concatenate([encoder.encode(tile) for tile in pixels_uint8])
+    count = encoder.n_tokens(tiles.shape[1])
+    return np.concatenate([encoder.encode(Tile.of(tile, count)) for tile in tiles])
 
 
 @pytest.fixture(scope="module")
 def encoder(nano_gguf: Callable[..., Converted]):
-    from interns1_local.engine.llama import Model
-    from interns1_local.engine.multimodal import VisionEncoder
-
     model_path, mmproj_path = nano_gguf("F32", "F32")
-    with Model(model_path) as model, VisionEncoder(mmproj_path, model) as encoder:
-        yield encoder
+    model = Model(model_path, n_gpu_layers=0)
+    encoder = VisionEncoder(mmproj_path, model, n_threads=1, use_gpu=False)
+    yield encoder
+    encoder.close()
+    model.close()
 
 
 def our_tiles(sample: families.Sample) -> np.ndarray:
-    from interns1_local.media.image import TileSpec, load_image, tile_image
-    from interns1_local.nano.pictures import TILE, png
-
     spec = TileSpec(TILE, 1, 12)
     return np.concatenate([tile_image(load_image(png(image)), spec) for image in sample.images])
 
