@@ -31,10 +31,10 @@ OPTION_TYPES: dict[str, str] = {
     "think": "think",
 }
 # Old clients and old Modelfiles still name these; nothing reads them any more.
-IGNORED_OPTIONS = frozenset(
-    ("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "numa", "tfs_z")
-    + ("mirostat", "mirostat_tau", "mirostat_eta")
-)
+IGNORED_OPTIONS = {
+    *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "numa"),
+    *("tfs_z", "mirostat", "mirostat_tau", "mirostat_eta"),
+}
 THINK_LEVELS = ("high", "medium", "low", "max")
 
 

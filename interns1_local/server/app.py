@@ -1,0 +1,110 @@
+"""The application: routes, error handlers, the guard around them, and the process that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from interns1_local import __version__
+from interns1_local.config import Settings
+from interns1_local.errors import InternS1Error
+from interns1_local.runners.model_scheduler import ModelScheduler
+from interns1_local.server import (
+    ollama_chat,
+    ollama_create,
+    ollama_generate,
+    ollama_models,
+    ollama_tokens,
+    openai_chat,
+    openai_models,
+)
+from interns1_local.server.errors import EXCEPTION_HANDLERS
+from interns1_local.server.security import Guard
+from interns1_local.server.services import Services, resolver
+from interns1_local.store.model_store import ModelStore
+
+GRACE_SECONDS = 5
+
+ROUTES = [
+    Route("/", ollama_models.root),
+    Route("/api/version", ollama_models.version),
+    Route("/api/status", ollama_models.status),
+    Route("/api/tags", ollama_models.tags),
+    Route("/api/ps", ollama_models.ps),
+    Route("/api/show", ollama_models.show_model, methods=["POST"]),
+    Route("/api/copy", ollama_models.copy, methods=["POST"]),
+    Route("/api/delete", ollama_models.delete, methods=["DELETE"]),
+    Route("/api/chat", ollama_chat.chat, methods=["POST"]),
+    Route("/api/generate", ollama_generate.generate, methods=["POST"]),
+    Route("/api/create", ollama_create.create_model, methods=["POST"]),
+    Route("/api/pull", ollama_create.pull, methods=["POST"]),
+    Route("/api/push", ollama_create.push, methods=["POST"]),
+    Route("/api/blobs/{digest}", ollama_create.blob, methods=["HEAD", "POST"]),
+    Route("/api/tokenize", ollama_tokens.tokenize, methods=["POST"]),
+    Route("/api/detokenize", ollama_tokens.detokenize, methods=["POST"]),
+    Route("/v1/models", openai_models.list_models),
+    Route("/v1/models/{name:path}", openai_models.get_model),
+    Route("/v1/chat/completions", openai_chat.chat_completions, methods=["POST"]),
+]
+
+
+def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler) -> Starlette:
+    """The application over a store and a scheduler, which it closes when it ends."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if not settings.noprune:
+            await asyncio.to_thread(store.prune)
+        yield
+        await scheduler.close()
+
+    app = Starlette(
+        routes=ROUTES,
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[Middleware(Guard, settings=settings)],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.services = Services(settings, store, scheduler)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop; requests in flight have a few seconds to end."""
+    listener = _listen(settings)
+    store = ModelStore(settings.models_dir)
+    scheduler = ModelScheduler(settings, resolver(store))
+    config = uvicorn.Config(
+        create_app(settings, store, scheduler),
+        log_level="info" if settings.debug else "warning",
+        access_log=settings.debug,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    print(f"interns1_local {__version__} listens on {settings.base_url} (models: {settings.models_dir})", flush=True)
+    with contextlib.suppress(KeyboardInterrupt), listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bound before anything else is started, so that a taken port is a plain sentence."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InternS1Error(
+            f"cannot listen on {settings.host}:{settings.port}: {reason.lower()}; "
+            "stop the program that holds it, or choose another address with INTERNS1_HOST"
+        ) from None

@@ -1,0 +1,70 @@
+"""Errors as each protocol writes them: one table from an `InternS1Error` to a status and a body."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from interns1_local.errors import InternS1Error
+
+_log = logging.getLogger("interns1_local.server")
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+class GoJSONResponse(JSONResponse):
+    """JSON with the content type that Ollama's clients see, and ASCII only."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content)
+
+
+def to_json(content: Any) -> bytes:
+    """Compact ASCII JSON: some clients take U+2028, U+2029 or U+0085 for the end of a line."""
+    import json
+
+    return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def ollama_error(error: InternS1Error) -> dict[str, Any]:
+    return {"error": error.message}
+
+
+def openai_error(error: InternS1Error) -> dict[str, Any]:
+    kind = _OPENAI_TYPES.get(error.status, "api_error")
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": None}}
+
+
+def error_body(path: str, error: InternS1Error) -> dict[str, Any]:
+    """The body of `error` in the protocol that `path` belongs to."""
+    return openai_error(error) if path.startswith("/v1/") else ollama_error(error)
+
+
+def as_ours(error: Exception) -> InternS1Error:
+    """`error` itself when it is ours; anything else is a fault of the server, logged and named."""
+    if isinstance(error, InternS1Error):
+        return error
+    _log.error("unexpected error", exc_info=error)
+    return InternS1Error(f"internal error: {type(error).__name__}: {error}")
+
+
+async def handle_ours(request: Request, error: Exception) -> Response:
+    ours = as_ours(error)
+    return GoJSONResponse(error_body(request.url.path, ours), status_code=ours.status)
+
+
+async def handle_http(request: Request, error: Exception) -> Response:
+    """404 and 405 as plain text, as Go's router writes them."""
+    assert isinstance(error, HTTPException)
+    texts = {404: "404 page not found", 405: "405 method not allowed"}
+    text = texts.get(error.status_code, HTTPStatus(error.status_code).phrase)
+    return PlainTextResponse(text, status_code=error.status_code, headers=error.headers)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {InternS1Error: handle_ours, HTTPException: handle_http, Exception: handle_ours}

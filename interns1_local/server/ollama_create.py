@@ -1,0 +1,170 @@
+"""Ollama's routes that bring models in: blobs, create, pull; and push, which says what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from interns1_local.chat.template import ChatTemplate
+from interns1_local.errors import BadRequest, InternS1Error, NotFound, Unsupported
+from interns1_local.generation import is_jinja
+from interns1_local.server.errors import GoJSONResponse
+from interns1_local.server.json_body import Fields, read_fields
+from interns1_local.server.ollama_chat import ndjson
+from interns1_local.server.ollama_models import model_name
+from interns1_local.server.services import Services, services_of
+from interns1_local.server.streaming import NDJSON, Json, ollama_line_error, stream, until_disconnect, worker_events
+from interns1_local.store.blobs import check_digest
+from interns1_local.store.create import ModelPlan, create
+from interns1_local.store.model_store import ModelStore, StoredModel
+from interns1_local.store.name import ModelName
+from interns1_local.store.nano import is_nano, pull_nano
+from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options
+
+_WRITE_BYTES = 4 << 20
+_NO_REGISTRY = (
+    "pull model manifest: this version reaches no model registry yet. It can pull 'nano', which is included; other "
+    "models are made from local files: write a Modelfile with FROM and a GGUF file or a safetensors folder, and create "
+    "a model from it"
+)
+_GO_TEMPLATE = "warning: TEMPLATE is a Go template; it is kept, but the model's own chat template is used"
+
+Work = Callable[[Callable[[Json], None]], object]
+
+
+async def blob(request: Request) -> Response:
+    """HEAD: is it here? POST: raw bytes to the disk as they come, whatever the Content-Type says."""
+    blobs = services_of(request).store.blobs
+    digest = check_digest(request.path_params["digest"])
+    if blobs.has(digest):
+        return Response(status_code=200)
+    if request.method == "HEAD":
+        raise NotFound("blob not found")
+    with blobs.writer() as writer:
+        waiting = bytearray()
+        async for chunk in request.stream():
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                await asyncio.to_thread(writer.write, bytes(waiting))
+                waiting.clear()
+        writer.write(bytes(waiting))
+        await asyncio.to_thread(writer.commit, digest)
+    return Response(status_code=201)
+
+
+async def create_model(request: Request) -> Response:
+    """A model from uploaded files or from a stored model."""
+    services = services_of(request)
+    fields = await read_fields(request, "CreateRequest")
+    name = ModelName.parse(fields.text("model") or fields.text("name"))
+    plan = await _plan(services, fields)
+
+    def work(report: Callable[[Json], None]) -> None:
+        if plan.template and not is_jinja(plan.template):
+            report({"status": _GO_TEMPLATE})
+        create(services.store, name, plan, report)
+
+    return await _statuses(request, fields, work)
+
+
+async def pull(request: Request) -> Response:
+    """`nano` is converted from the shipped checkpoint; other names have no source yet."""
+    services = services_of(request)
+    fields = await read_fields(request, "PullRequest")
+    name = ModelName.parse(fields.text("model") or fields.text("name"))
+
+    def work(report: Callable[[Json], None]) -> None:
+        if not is_nano(name):
+            report({"status": "pulling manifest"})
+            raise InternS1Error(_NO_REGISTRY)
+        pull_nano(services.store, report)
+
+    return await _statuses(request, fields, work)
+
+
+async def push(request: Request) -> Response:
+    name = model_name(await read_fields(request, "PushRequest"))
+    raise Unsupported(f"push of {name}: this version reaches no model registry yet")
+
+
+async def _statuses(request: Request, fields: Fields, work: Work) -> Response:
+    events = worker_events(work)
+    if fields.flag("stream") is not False:
+        return await stream(request, ndjson(events), NDJSON, ollama_line_error)
+    return GoJSONResponse(await until_disconnect(request, _last(events)))
+
+
+async def _last(events: AsyncGenerator[Json]) -> Json:
+    last: Json = {}
+    async with aclosing(events):
+        async for event in events:
+            last = event
+    return last
+
+
+async def _plan(services: Services, fields: Fields) -> ModelPlan:
+    if fields.get("adapters") or fields.get("draft_files"):
+        raise Unsupported("adapters and draft models are not supported yet by this version")
+    source, files = fields.text("from"), fields.object("files", "map[string]string") or {}
+    if not source and not files:
+        raise BadRequest("neither 'from' or 'files' was specified")
+    base: StoredModel | None = await services.model(source) if source and not files else None
+    template = fields.text("template") or None
+    if template and is_jinja(template):
+        _check_template(template)
+    return ModelPlan(
+        base=base,
+        files=_files(services.store, files, fields),
+        quantize=fields.text("quantize") or fields.text("quantization") or None,
+        template=template,
+        system=fields.text("system") or None,
+        licenses=_licenses(fields),
+        parameters=_parameters(fields.object("parameters") or {}),
+        messages=tuple(_message(message) for message in fields.children("messages", "api.Message") or []),
+        config={key: text for key in ("renderer", "parser", "requires") if (text := fields.text(key))},
+    )
+
+
+def _files(store: ModelStore, files: dict[str, Any], fields: Fields) -> dict[str, Path]:
+    found = {}
+    for name, digest in files.items():
+        if not isinstance(digest, str):
+            fields.refuse(digest, "files", "string")
+        if not store.blobs.has(digest):
+            raise BadRequest(f'blob "{digest}" of file "{name}" is not here; upload it with POST /api/blobs/{digest}')
+        found[name] = store.blobs.path(digest)
+    return found
+
+
+def _licenses(fields: Fields) -> tuple[str, ...]:
+    value = fields.get("license")
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(fields.texts("license"))
+
+
+def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    unknown = [name for name in parameters if name not in OPTION_TYPES and name not in IGNORED_OPTIONS]
+    if unknown:
+        raise BadRequest(f"unknown parameter '{unknown[0]}'")
+    return check_options(parameters)
+
+
+def _message(fields: Fields) -> dict[str, str]:
+    role = fields.text("role").lower()
+    if role not in ("system", "user", "assistant"):
+        raise BadRequest('message role must be one of "system", "user", or "assistant"')
+    return {"role": role, "content": fields.text("content")}
+
+
+def _check_template(template: str) -> None:
+    try:
+        ChatTemplate(template)
+    except InternS1Error as error:
+        raise BadRequest(f"template error: {error.message}") from None

@@ -1,0 +1,64 @@
+"""A server over a store with small models and a scripted runner: in this process, and on a loopback port."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from interns1_local.config import Settings
+from interns1_local.runners.model_scheduler import ModelScheduler
+from interns1_local.server.app import create_app
+from interns1_local.server.services import resolver
+from interns1_local.store.create import ModelPlan, create
+from interns1_local.store.model_store import ModelStore
+from interns1_local.store.name import ModelName
+from tests.server.fake_runner import PLAIN_TEMPLATE, FakeBackend, write_gguf, write_mmproj
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    """`tiny` sees, thinks and calls tools; `plain` does none of that."""
+    store = ModelStore(tmp_path / "models")
+    model, mmproj = write_gguf(tmp_path / "tiny.gguf", temp=0.25), write_mmproj(tmp_path / "mmproj.gguf")
+    create(store, ModelName.parse("tiny"), ModelPlan(files={"m": model, "p": mmproj}, parameters={"top_k": 7}))
+    plain = write_gguf(tmp_path / "plain.gguf", PLAIN_TEMPLATE)
+    create(store, ModelName.parse("plain"), ModelPlan(files={"m": plain}, system="Be plain."))
+    return store
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def client(store: ModelStore, backend: FakeBackend) -> Iterator[TestClient]:
+    with TestClient(_app(store, backend), raise_server_exceptions=False, base_url="http://127.0.0.1:11434") as client:
+        yield client
+
+
+@pytest.fixture
+def live_url(store: ModelStore, backend: FakeBackend) -> Iterator[str]:
+    """The same server under uvicorn on a free port."""
+    server = uvicorn.Server(uvicorn.Config(_app(store, backend), port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+
+
+def _app(store: ModelStore, backend: FakeBackend):  # type: ignore[no-untyped-def]
+    settings = Settings(models_dir=store.root, noprune=True)
+    scheduler = ModelScheduler(settings, resolver(store), start_runner=backend.start)
+    return create_app(settings, store, scheduler)

@@ -1,0 +1,138 @@
+"""A runner that answers from a script, and a tiny GGUF file for it to be loaded from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from interns1_local.config import Settings
+from interns1_local.runners.model_spec import ModelSpec
+from interns1_local.runners.protocol import Chunk, Finish, GenerateRequest, TokenLogprob
+
+CHAT_TEMPLATE = (
+    "{%- if tools %}<|action_start|><|plugin|>{{ tools | length }}{% endif -%}"
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{%- if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% else %}<IMG_CONTEXT>{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{% endif %}{# </think> #}"
+)
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+TOKENS = ("<|im_start|>", "<|im_end|>", "a", "b", "c", "d")
+
+Item = str | bytes | Exception
+
+
+class FakeRunner:
+    """One loaded model. Every request takes the next script; a script is what comes chunk by chunk."""
+
+    def __init__(self, spec: ModelSpec, backend: FakeBackend) -> None:
+        self.spec = spec
+        self.options = spec.options
+        self.context_length = spec.options.num_ctx or 4096
+        self.alive = True
+        self._backend = backend
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        self._backend.requests.append(request)
+        script = self._backend.scripts.popleft() if self._backend.scripts else ["hello"]
+        count = 0
+        try:
+            for item in script:
+                await asyncio.sleep(0)
+                if isinstance(item, Exception):
+                    raise item
+                if item == "<hang>":
+                    await asyncio.sleep(60)
+                data = item.encode() if isinstance(item, str) else item
+                count += 1
+                logprobs = None if request.sampling.logprobs is None else [TokenLogprob(count, data, -0.5)]
+                yield Chunk([count], data, logprobs)
+            reason = "length" if request.max_tokens is not None and count >= request.max_tokens else "stop"
+            yield Chunk([], b"", None, Finish(reason, 7, 3, count, 0.5, 0.25))
+        finally:
+            self._backend.ended += 1
+
+    async def tokenize(self, text: str) -> list[dict[str, Any]]:
+        return [{"id": ord(char), "piece": char, "domain": None} for char in text]
+
+    async def detokenize(self, ids: Iterable[int]) -> str:
+        return "".join(map(chr, ids))
+
+    async def close(self) -> None:
+        self.alive = False
+        self._backend.closed.append(self.spec.name)
+
+
+class FakeBackend:
+    """Starts fake runners, and remembers what they were asked."""
+
+    def __init__(self) -> None:
+        self.scripts: deque[list[Item]] = deque()
+        self.requests: list[GenerateRequest] = []
+        self.started: list[ModelSpec] = []
+        self.closed: list[str] = []
+        self.ended = 0
+
+    def enqueue(self, *script: Item) -> None:
+        self.scripts.append(list(script))
+
+    async def start(self, spec: ModelSpec, settings: Settings) -> FakeRunner:
+        self.started.append(spec)
+        return FakeRunner(spec, self)
+
+    @property
+    def last(self) -> GenerateRequest:
+        return self.requests[-1]
+
+    @property
+    def last_text(self) -> str:
+        prompt = self.last.prompt
+        parts = [prompt] if isinstance(prompt, str) else prompt
+        return "".join(part if isinstance(part, str) else f"[{len(part)} tiles]" for part in parts)  # type: ignore[arg-type]
+
+
+def write_gguf(path: Path, template: str | None = CHAT_TEMPLATE, **extra: float) -> Path:
+    """A model file of one tensor, with the metadata that a server reads."""
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_name("tiny")
+    writer.add_context_length(8192)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(TOKENS)
+    if template is not None:
+        writer.add_chat_template(template)
+    for key, value in extra.items():
+        writer.add_float32(f"general.sampling.{key}", value)
+    writer.add_tensor("token_embd.weight", np.zeros((len(TOKENS), 32), dtype=np.float16))
+    return _close(writer, path)
+
+
+def write_mmproj(path: Path) -> Path:
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_type("mmproj")
+    writer.add_uint32("clip.vision.image_size", 56)
+    writer.add_uint32("clip.vision.patch_size", 14)
+    writer.add_uint32("clip.vision.projector.scale_factor", 2)
+    writer.add_uint32("interns1.vision.min_patches", 1)
+    writer.add_uint32("interns1.vision.max_patches", 4)
+    writer.add_tensor("v.patch_embd.weight", np.zeros((4, 32), dtype=np.float16))
+    return _close(writer, path)
+
+
+def _close(writer: gguf.GGUFWriter, path: Path) -> Path:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
