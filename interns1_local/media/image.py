@@ -93,8 +93,8 @@ def _resize(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow clips 16-bit grey to 255 instead of scaling it, which leaves a white picture.
+    # Pillow clips 16-bit grey to 255 instead of scaling it, which leaves a white picture.
+    if image.mode.startswith("I;16") or (image.mode == "I" and np.asarray(image).max() > 255):
         grey = np.asarray(image, dtype=np.float64) / 257.0
         return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -141,11 +141,11 @@ class ScienceTokenizer:
         return parts
 
     def _encode_domain(self, text: str, model: DomainModel) -> Iterator[int]:
-        for piece, id in model.encode(text):
-            if id is not None:
-                yield id
+        for item in model.encode(text):
+            if isinstance(item, int):
+                yield item
             else:
-                yield from self._encode_base(piece, model)
+                yield from self._encode_base(item, model)
 
     def _encode_base(self, text: str, model: DomainModel | None) -> list[int]:
         """Byte pairs. Inside a tag, a pair that the science vocabulary spells the same way takes its id from there."""

@@ -24,13 +24,13 @@ class DomainModel:
         unknown = self._model.unk_id()
         self._ids = {piece: index + self.offset for index, piece in enumerate(self.pieces) if index != unknown}
 
-    def encode(self, text: str) -> list[tuple[str, int | None]]:
-        """(piece, token id) for the whole text. Unknown characters are a piece without an id."""
+    def encode(self, text: str) -> list[int | str]:
+        """The text as token ids; characters that this vocabulary does not know stay text."""
         ids = self._model.EncodeAsIds(text)
         if UNKNOWN not in ids:
-            return [("", index + self.offset) for index in ids]
+            return [index + self.offset for index in ids]
         pieces = self._model.EncodeAsPieces(text)
-        return [(piece, index + self.offset if index else None) for piece, index in zip(pieces, ids, strict=True)]
+        return [index + self.offset if index else piece for piece, index in zip(pieces, ids, strict=True)]
 
     def token_id(self, piece: str) -> int | None:
         """The token id of a piece, or None when this vocabulary does not have it."""

@@ -129,7 +129,8 @@ _LONG_NUMBER = re.compile(r"\d{4,}")
 _NUMBER = re.compile(r"\d+")
 _ATOM = re.compile(r"\[([^\[\]]*)\]")
 _ALLOWED = re.compile(r"(?:Cl|Br|[BCNOPSFIbcnosp()\-=#:/\\.$;]|\d|%\d\d|\[[^\]]*\])*+")
-# Outside square brackets one digit, or `%dd`, opens or closes a ring; one digit right after an atom that ends in `%` does not.
+_BRACKETED = re.compile(r"\[[^\]]*\]")
+# Outside brackets `%dd` or one digit opens or closes a ring, but not one digit right after an atom that ends in `%`.
 _RING = re.compile(r"\[[^\]]*\]|%\d\d|\d")
 _PARENTHESES = re.compile(r"[()]")
 
@@ -169,20 +170,31 @@ def _parentheses_close_late(candidate: str) -> bool:
 
 def _rings_close(candidate: str) -> bool:
     """Every ring mark an even number of times; and without a capital letter, at least two marks."""
+    rings = _plain_ring_marks(candidate) if "%" not in candidate else _ring_marks(candidate)
+    if any(count % 2 for mark, count in rings.items() if mark):
+        return False
+    return sum(rings.values()) >= 2 or _UPPERCASE.search(candidate) is not None
+
+
+def _plain_ring_marks(candidate: str) -> dict[str, int]:
+    """How often each ring is marked, where single digits are the only marks."""
+    outside = _BRACKETED.sub("", candidate)
+    return {letter: outside.count(letter) for letter in set(outside) if letter.isdecimal()}
+
+
+def _ring_marks(candidate: str) -> dict[str, int]:
+    """The same with marks such as `%12`. Digits that mark no ring are counted under an empty name."""
     rings: Counter[str] = Counter()
-    digits = 0
     skipped_place = -1
     for found in _RING.finditer(candidate):
         mark = found.group()
         if mark[0] == "[":
             skipped_place = found.end() if mark.endswith("%]") else -1
-            continue
-        digits += 1
-        if found.start() != skipped_place or len(mark) > 1:
+        elif found.start() == skipped_place and len(mark) == 1:
+            rings[""] += 1
+        else:
             rings[mark.lstrip("%")] += 1
-    if any(count % 2 for count in rings.values()):
-        return False
-    return digits >= 2 or _UPPERCASE.search(candidate) is not None
+    return rings
 
 
 def _atoms_are_sane(candidate: str) -> bool:

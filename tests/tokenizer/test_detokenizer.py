@@ -43,9 +43,9 @@ def test_science_pieces_take_their_places() -> None:
 
 
 def test_science_pieces_that_are_bytes() -> None:
-    proto = model_proto([f"<0x{byte:02X}>" for byte in range(256)])
+    proto = model_proto([*(f"<0x{byte:02X}>" for byte in range(256)), "C"])
     pieces = build_pieces([], [], {"smiles": Domain(proto, 0)}, "gpt2")
-    assert b"".join(pieces[3:]) == bytes(range(256))
+    assert b"".join(pieces[3:]) == bytes(range(256)) + b"C"
 
 
 def test_a_vocabulary_that_reaches_beyond_the_file() -> None:
