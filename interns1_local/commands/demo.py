@@ -85,12 +85,10 @@ def convert_once(checkpoint: Path, folder: Path, console: Console) -> dict[str, 
 def create(client: Client, files: Mapping[str, Path], console: Console) -> None:
     """The model in the server's store, made from `files`; made again only when they changed."""
     from interns1_local.commands.format import format_bytes
-    from interns1_local.commands.progress import byte_bars, show_statuses
     from interns1_local.commands.upload import upload
 
-    with byte_bars() as advance:
-        digests = upload(client, files, advance)
-    show_statuses(client.stream("/api/create", {"model": MODEL, "files": digests, "stream": True}))
+    digests = upload(client, files, lambda step, done, total: None)
+    client.post("/api/create", {"model": MODEL, "files": digests, "stream": False})
     model = next(each for each in client.get("/api/tags")["models"] if each["name"].split(":")[0] == MODEL)
     capabilities = ", ".join(client.post("/api/show", {"model": MODEL}).get("capabilities") or ())
     console.print(f"   {model['name']}, {format_bytes(model['size'])}: {capabilities}")

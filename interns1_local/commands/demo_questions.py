@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from interns1_local.nano.demo import DemoQuestion
 
 
+# A model that went wrong on the road would babble until its context is full.
+_OPTIONS = {"temperature": 0, "num_predict": 256}
+_SHOWN_CHARACTERS = 600
+
+
 def ask_all(
     client: Client, model: str, questions: Sequence[DemoQuestion], pictures: Path, console: Console
 ) -> list[str]:
@@ -36,7 +41,7 @@ def _ask(client: Client, model: str, question: DemoQuestion, pictures: Path, con
         message["images"] = [base64.b64encode(question.image).decode("ascii")]
         _print(console, _save_picture(question, pictures), style="dim")
     _print(console, f"> {question.prompt}", style="cyan")
-    request = {"model": model, "think": question.think, "options": {"temperature": 0}, "stream": True}
+    request = {"model": model, "think": question.think, "options": _OPTIONS, "stream": True}
     if question.tools:
         request["tools"] = question.tools
     answer = _answer(client, {**request, "messages": [message]}, console)
@@ -104,7 +109,7 @@ def _save_picture(question: DemoQuestion, folder: Path) -> str:
     path = folder / (re.sub(r"[^a-z0-9]+", "-", question.title.lower()).strip("-") + ".png")
     with Image.open(io.BytesIO(question.image)) as picture:
         width, height = picture.size
-        picture.save(path)
+    path.write_bytes(question.image)
     return f"a picture of {width} x {height} pixels: {path}"
 
 
@@ -112,4 +117,5 @@ def _print(console: Console, text: str, style: str = "") -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    console.print(Padding(Text(text, style=style), (0, 0, 0, 5)))
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
+    console.print(Padding(Text(shown, style=style, overflow="fold"), (0, 0, 0, 5), expand=False))
