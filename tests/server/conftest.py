@@ -46,7 +46,8 @@ def client(store: ModelStore, backend: FakeBackend) -> Iterator[TestClient]:
 @pytest.fixture
 def live_url(store: ModelStore, backend: FakeBackend) -> Iterator[str]:
     """The same server under uvicorn on a free port."""
-    server = uvicorn.Server(uvicorn.Config(_app(store, backend), port=0, log_level="error", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(_app(store, backend), port=0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10

@@ -18,7 +18,7 @@ from interns1_local.runners.protocol import Chunk, Finish, GenerateRequest, Toke
 CHAT_TEMPLATE = (
     "{%- if tools %}<|action_start|><|plugin|>{{ tools | length }}{% endif -%}"
     "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{%- if message.content is string %}{{ message.content }}{% else %}"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% else %}<IMG_CONTEXT>{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"

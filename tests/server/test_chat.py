@@ -69,7 +69,8 @@ def test_thinking_off(client: TestClient, backend: FakeBackend) -> None:
 
 
 def test_tool_calls_come_whole(client: TestClient, backend: FakeBackend) -> None:
-    backend.enqueue("Let me see.<|action_st", 'art|><|plugin|>\n{"name": "f", "para', 'meters": {"b": 1, "a": 2}}\n<|action_end|>')
+    block = '<|action_start|><|plugin|>\n{"name": "f", "parameters": {"b": 1, "a": 2}}\n<|action_end|>'
+    backend.enqueue("Let me see." + block[:9], block[9:40], block[40:])
     lines = chat(client, think=False, tools=[TOOL])
     assert backend.last_text.startswith("<|action_start|><|plugin|>1")
     assert lines[0]["message"]["content"] == "Let me see."
@@ -98,7 +99,9 @@ def test_pictures_stand_before_the_text(client: TestClient, backend: FakeBackend
         (["STOP"], ["STOP"], ""),
     ],
 )
-def test_stop_strings(client: TestClient, backend: FakeBackend, script: list[str], stops: list[str], content: str) -> None:
+def test_stop_strings(
+    client: TestClient, backend: FakeBackend, script: list[str], stops: list[str], content: str
+) -> None:
     backend.enqueue(*script)
     lines = chat(client, think=False, options={"stop": stops})
     assert "".join(line["message"]["content"] for line in lines) == content
