@@ -87,7 +87,9 @@ class ChatTemplate:
         if continues:
             text, found, _ = text.partition(self._end_mark)
             if not found:
-                raise Unsupported("the model's chat template drops the assistant's last message: it cannot be continued")
+                raise Unsupported(
+                    "the model's chat template drops the assistant's last message: it cannot be continued"
+                )
         return self._split(text, media)
 
     def _render(self, variables: dict[str, Any]) -> str:
@@ -171,7 +173,9 @@ def _thinking(think: bool | str | None) -> dict[str, Any]:
 def _checked(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     reserved = [name for name in _RESERVED if name in kwargs]
     if reserved:
-        raise BadRequest(f"chat_template_kwargs may not hold {', '.join(reserved)}: the request has its own place for it")
+        raise BadRequest(
+            f"chat_template_kwargs may not hold {', '.join(reserved)}: the request has its own place for it"
+        )
     # None for thinking is "no choice made"; a template would take it for "off".
     return {name: value for name, value in kwargs.items() if not (name == "enable_thinking" and value is None)}
 

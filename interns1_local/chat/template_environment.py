@@ -1,4 +1,4 @@
-"""The Jinja that chat templates are written in: sandboxed, bounded, with the functions that Hugging Face offers them."""
+"""The Jinja that chat templates are written in: sandboxed, bounded, with the functions that Hugging Face offers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from interns1_local.errors import BadRequest
 

@@ -1,6 +1,6 @@
 """A picture file to the tiles that the vision tower sees, as the Hugging Face processor makes them.
 
-The grid follows the picture's shape alone; the picture is stretched over it, cut row by row, and shown whole at the end.
+The grid follows the picture's shape alone; the picture is stretched over it, cut row by row, and shown whole last.
 """
 
 from __future__ import annotations
@@ -105,4 +105,3 @@ def _check_size(width: int, height: int) -> None:
         raise MediaError(f"the image has no pixels: it is {width}x{height}")
     if width * height > MAX_PIXELS:
         raise MediaError(f"the image has {width}x{height} pixels; the limit is {MAX_PIXELS} in all")
-

@@ -1,7 +1,8 @@
 """The tokenizer of Intern-S1: byte pairs, with a vocabulary of its own for each kind of scientific notation.
 
 A tag such as `<SMILES>` switches the vocabulary until its closing tag; molecules and proteins without a tag are found
-and switch it too. A piece that a science vocabulary does not know falls back to byte pairs. `<MOLFORMULA>` stops finding.
+and switch it too. A piece that a science vocabulary does not know falls back to byte pairs. `<MOLFORMULA>` ends the
+search.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class ScienceTokenizer:
         if self._is_molecule is not None:
             parts = _cut(text, _molecules(text, self._is_molecule), _FOUND["smiles"])
         if "fasta" in self._models:
-            # Molecules are searched once more: a long chain of capital letters in one is a protein, as in the reference.
+            # Molecules are searched once more: a long run of capital letters in one is a protein to the reference.
             parts = [piece for part in parts for piece in _cut(part, find_sequences(part), _FOUND["fasta"])]
         return parts
 

@@ -14,25 +14,38 @@ from importlib.util import find_spec
 
 MIN_UNITS = 10
 
-_TWO_LETTERS = (
-    "Ac Ag Al Am Ar As At Au Ba Be Bh Bi Bk Br Ca Cd Ce Cf Cl Cm Cn Co Cr Cs Cu Db Ds Dy Er Es Eu Fe Fl Fm Fr Ga Gd Ge "
-    "He Hf Hg Ho Hs In Ir Kr La Li Lr Lu Lv Mc Md Mg Mn Mo Mt Na Nb Nd Ne Nh Ni No Np Og Os Pa Pb Pd Pm Po Pr Pt Pu Ra "
-    "Rb Re Rf Rg Rh Rn Ru Sb Sc Se Sg Si Sm Sn Sr Ta Tb Tc Te Th Ti Tl Tm Ts Xe Yb Zn Zr"
-).split()
-_ELEMENTS = frozenset(_TWO_LETTERS) | frozenset("HBCNOFPSKVYIWU")
+# Elements of two letters: the second letters that may follow each first one.
+_SECOND_LETTERS = {
+    "A": "cglmrstu",
+    "B": "aehikr",
+    "C": "adeflmnorsu",
+    "D": "bsy",
+    "E": "rsu",
+    "F": "elmr",
+    "G": "ade",
+    "H": "efgos",
+    "I": "nr",
+    "K": "r",
+    "L": "airuv",
+    "M": "cdgnot",
+    "N": "abdehiop",
+    "O": "gs",
+    "P": "abdmortu",
+    "R": "abefghnu",
+    "S": "bcegimnr",
+    "T": "abcehilms",
+    "X": "e",
+    "Y": "b",
+    "Z": "nr",
+}
+_TWO_LETTERS = frozenset(first + second for first, seconds in _SECOND_LETTERS.items() for second in seconds)
+_ELEMENTS = _TWO_LETTERS | frozenset("HBCNOFPSKVYIWU")
 _AROMATIC = frozenset("bcnosp")
 
 
-def _plain_unit() -> str:
-    # One branch for each first letter: far fewer branches to try than one for each element.
-    seconds: dict[str, str] = {}
-    for element in _TWO_LETTERS:
-        seconds[element[0]] = seconds.get(element[0], "") + element[1]
-    pairs = "|".join(f"{first}[{rest}]" for first, rest in sorted(seconds.items()))
-    return rf"(?>{pairs}|[BCFHIKNOPSUVWYbcnops]|[().=\-#@\d$%*:+/\\])"
-
-
-_UNIT = _plain_unit()
+# One branch for each first letter: far fewer branches to try than one for each element.
+_PAIRS = "|".join(f"{first}[{seconds}]" for first, seconds in _SECOND_LETTERS.items())
+_UNIT = rf"(?>{_PAIRS}|[BCFHIKNOPSUVWYbcnops]|[().=\-#@\d$%*:+/\\])"
 # A place where ten plain units follow, or fewer and then an atom in square brackets.
 _START = re.compile(rf"(?![:.=])(?:{_UNIT}{{{MIN_UNITS}}}+|{_UNIT}{{0,{MIN_UNITS - 1}}}+\[)")
 _START_WITHOUT_BRACKETS = re.compile(rf"(?![:.=]){_UNIT}{{{MIN_UNITS}}}+")
@@ -87,12 +100,12 @@ class _Scanner:
         return found.end() if found else None
 
     def _walk_ten(self, position: int) -> int | None:
-        end: int | None = position
         for _ in range(MIN_UNITS):
-            end = self._unit_end(end)
+            end = self._unit_end(position)
             if end is None:
                 return None
-        return end
+            position = end
+        return position
 
     def _run_end(self, tenth: int) -> int | None:
         """Where the run ends, loose ends given back; None if nothing of at least ten units is left."""
@@ -207,10 +220,10 @@ def _atoms_are_sane(candidate: str) -> bool:
 
 
 def molecule_test(use_rdkit: bool) -> Callable[[str], bool]:
-    """The test of a candidate: RDKit where it is asked for and installed, else the rules. They differ on some strings."""
+    """The test of a candidate: RDKit if asked for and installed, else the rules. They differ on some strings."""
     if not use_rdkit or find_spec("rdkit") is None:
         return accepts_by_rules
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem, RDLogger  # type: ignore[import-not-found, unused-ignore]
 
     RDLogger.DisableLog("rdApp.*")
     return lambda text: _FIVE_LETTERS.match(text) is not None and Chem.MolFromSmiles(text) is not None

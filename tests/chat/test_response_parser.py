@@ -92,10 +92,9 @@ def test_every_two_way_split(text: str, inside: bool, grammar: str | None, expec
     assert parse(list(text), inside, grammar) == expected
 
 
-FRAGMENTS = st.sampled_from(
-    ["<think>", "</think>", A, Z, '{"name": "f", "parameters": {"a": "b"}}', "{", "<", "</", "<|", " ", "\n", "word", "é"]
-    + ["<tool_call>", "</tool_call>", '{"name": "f"}', "<|action_start|>"]
-)
+MARKS = ["<think>", "</think>", A, Z, "<tool_call>", "</tool_call>", "<|action_start|>"]
+WORDS = ['{"name": "f", "parameters": {"a": "b"}}', '{"name": "f"}', "{", "<", "</", "<|", " ", "\n", "word", "é"]
+FRAGMENTS = st.sampled_from([*MARKS, *WORDS])
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -196,7 +196,7 @@ def test_what_hugging_face_offers_to_templates() -> None:
 
 
 def test_a_templates_refusal_is_the_clients_error() -> None:
-    with pytest.raises(BadRequest, match="^roles must alternate$"):
+    with pytest.raises(BadRequest, match=r"^roles must alternate$"):
         ChatTemplate("{{ raise_exception('roles must alternate') }}").render([USER])
 
 

@@ -89,7 +89,9 @@ def test_tiles_go_row_by_row_and_the_whole_picture_comes_last() -> None:
     tiles = tile_image(image, spec)
     assert [int(tile[0, 0, 0]) for tile in tiles[:6]] == [0, 1, 2, 3, 4, 5]
     assert len(tiles) == 7
-    assert len(tile_image(image, TileSpec(4, 1, 6, thumbnail=False))) == 6 == count_tiles(12, 8, TileSpec(4, 1, 6, False))
+    assert (
+        len(tile_image(image, TileSpec(4, 1, 6, thumbnail=False))) == 6 == count_tiles(12, 8, TileSpec(4, 1, 6, False))
+    )
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -132,7 +134,9 @@ def test_the_first_frame_of_a_moving_picture() -> None:
     assert np.asarray(load_image(data))[0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x89PNG\r\n\x1a\n", b"%PDF-1.4", b"<svg/>", b"\xff\xd8\xff\xe0", b"GIF89a"])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\x89PNG\r\n\x1a\n", b"%PDF-1.4", b"<svg/>", b"\xff\xd8\xff\xe0", b"GIF89a"]
+)
 def test_what_is_no_picture(data: bytes) -> None:
     with pytest.raises(MediaError, match="image"):
         load_image(data)
@@ -154,7 +158,9 @@ def png_that_says(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("size", [(MAX_PIXELS // 1000 + 1, 1000), (10_000, 9_500), (50_000, 50_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(
+    "size", [(MAX_PIXELS // 1000 + 1, 1000), (10_000, 9_500), (50_000, 50_000), (2**31 - 1, 2**31 - 1)]
+)
 def test_a_picture_too_large_to_open(size: tuple[int, int]) -> None:
     with pytest.raises(MediaError, match="limit"):
         load_image(png_that_says(*size))

@@ -38,8 +38,29 @@ def published() -> ScienceTokenizer:
     [
         (
             "Describe <SMILES>C1=CC=C(C=C1)C=O</SMILES> and CC1=CC=CC=C1C=O",
-            [74785, 220, 151925, 151854, 151860, 151698, 151707, 151860, 151690, 151726, 151926, 323, 220]
-            + [151672, 151860, 151701, 151860, 151854, 151726],
+            # fmt: off
+            [
+                74785,
+                220,
+                151925,
+                151854,
+                151860,
+                151698,
+                151707,
+                151860,
+                151690,
+                151726,
+                151926,
+                323,
+                220,
+                151672,
+                151860,
+                151701,
+                151860,
+                151854,
+                151726,
+            ],
+            # fmt: on
             "Describe Ġ <SMILES> C 1 =CC=C( C=C 1 )C =O </SMILES> Ġand Ġ CC 1 =CC=CC=C 1 C =O",
         ),
         (
@@ -81,6 +102,7 @@ def tiny(domains: Sequence[str] = tuple(OFFSETS), image: bool = True, base_piece
 
 def spell(ids: list[int | ImageSlot]) -> str:
     """`C` as it is for bytes, `{C}` with the vocabulary's initial for science pieces, added tokens as they are."""
+
     def show(id: int | ImageSlot) -> tuple[str, str]:
         if isinstance(id, ImageSlot):
             return "", f"#{id.index}"

@@ -17,7 +17,7 @@ def read_call(body: str, argument_names: tuple[str, ...]) -> ToolCall | None:
     if fields is None:
         return None
     name = fields.get("name")
-    arguments = next((fields[key] for key in argument_names if key in fields), {})
+    arguments: Any = next((fields[key] for key in argument_names if key in fields), {})
     if isinstance(arguments, str):
         arguments = _read_object(arguments)
     if not isinstance(name, str) or not name or not isinstance(arguments, dict | None):
