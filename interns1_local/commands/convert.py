@@ -45,7 +45,7 @@ def command(
     from interns1_local.commands.progress import conversion_bar
     from quant.recipes import recipe
 
-    with conversion_bar() as progress:
+    with conversion_bar("converting") as progress:
         report = convert(
             checkpoint,
             output,

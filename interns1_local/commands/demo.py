@@ -73,7 +73,7 @@ def convert_once(checkpoint: Path, folder: Path, console: Console) -> dict[str, 
     seconds = known.get("seconds", 0.0)
     if not fresh:
         record.unlink(missing_ok=True)
-        with conversion_bar() as progress:
+        with conversion_bar("converting") as progress:
             report = convert(checkpoint, model, type=TYPE, mmproj=mmproj, mmproj_type=TYPE, progress=progress)
         seconds = report.seconds
         record.write_text(json.dumps({"checkpoint": fingerprint, "seconds": seconds}))

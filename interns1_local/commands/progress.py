@@ -48,10 +48,10 @@ def show_statuses(events: Iterable[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def conversion_bar() -> Iterator[Callable[[Any], None]]:
-    """A callback for the progress of `convert` and `requantize`."""
+def conversion_bar(step: str) -> Iterator[Callable[[Any], None]]:
+    """A callback for the progress of `convert` and `requantize`, shown as one bar called `step`."""
     with byte_bars() as advance:
-        yield lambda progress: advance(progress.phase, progress.bytes_done, progress.bytes_total)
+        yield lambda progress: advance(step, progress.bytes_done, progress.bytes_total)
 
 
 def _plain_lines() -> Advance:

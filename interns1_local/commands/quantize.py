@@ -30,6 +30,6 @@ def command(source: Path, output: Path, type_: str, jobs: int, force: bool) -> N
     if output.exists() and output.samefile(source):
         raise click.ClickException("IN and OUT are the same file")
     refuse_to_overwrite(output, force=force)
-    with conversion_bar() as progress:
+    with conversion_bar("quantizing") as progress:
         report = requantize(source, output, recipe(type_).name, jobs=jobs, progress=progress)
     echo_written([report], report.seconds)
