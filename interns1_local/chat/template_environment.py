@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from interns1_local.errors import BadRequest
 
 MAX_OUTPUT = 32_000_000
 MAX_STEPS = 1_000_000
+_WIDE_FIELD = re.compile(r"\d{5}|\*")
 
 
 class TemplateRefusal(BadRequest):
@@ -38,7 +40,7 @@ class GenerationBlocks(Extension):
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """One environment for all templates of models."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self, now: Callable[[], datetime] = datetime.now) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
@@ -49,6 +51,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
             raise SecurityError("powers are not allowed in chat templates")
+        if operator == "%" and isinstance(left, str) and _WIDE_FIELD.search(left):
+            raise SecurityError("a field this wide is not allowed in chat templates")
         sizes = [len(side) for side in (left, right) if isinstance(side, str | list | tuple | bytes)]
         counts = [side for side in (left, right) if isinstance(side, int)]
         if sizes and counts and sizes[0] * counts[0] > MAX_STEPS:

@@ -209,6 +209,7 @@ def test_a_templates_refusal_is_the_clients_error() -> None:
         "{% for i in range(5000) %}{% for j in range(5000) %}{% endfor %}{% endfor %}",
         "{{ 'a' * 1000000000 }}",
         "{{ 9 ** 9 ** 9 }}",
+        "{{ '%999999999d' % 1 }}",
         "{{ missing.name }}",
         "{{ 1 / 0 }}",
         "{{ messages | tojson(indent=missing) }}{{ missing | tojson }}",

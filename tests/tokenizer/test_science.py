@@ -33,53 +33,33 @@ def published() -> ScienceTokenizer:
     return ScienceTokenizer(base_encode, added, {"smiles": smiles}, None, base_piece=spelling.__getitem__)
 
 
+TAGGED_IDS = """
+    74785 220 151925 151854 151860 151698 151707 151860 151690 151726 151926 323 220
+    151672 151860 151701 151860 151854 151726
+"""
+FOUND_IDS = "74785 220 151854 151860 151698 151707 151860 151690 151726"
+
+
 @pytest.mark.parametrize(
     ("text", "ids", "pieces"),
     [
         (
             "Describe <SMILES>C1=CC=C(C=C1)C=O</SMILES> and CC1=CC=CC=C1C=O",
-            # fmt: off
-            [
-                74785,
-                220,
-                151925,
-                151854,
-                151860,
-                151698,
-                151707,
-                151860,
-                151690,
-                151726,
-                151926,
-                323,
-                220,
-                151672,
-                151860,
-                151701,
-                151860,
-                151854,
-                151726,
-            ],
-            # fmt: on
+            TAGGED_IDS,
             "Describe Ġ <SMILES> C 1 =CC=C( C=C 1 )C =O </SMILES> Ġand Ġ CC 1 =CC=CC=C 1 C =O",
         ),
-        (
-            "Describe C1=CC=C(C=C1)C=O",
-            [74785, 220, 151854, 151860, 151698, 151707, 151860, 151690, 151726],
-            "Describe Ġ C 1 =CC=C( C=C 1 )C =O",
-        ),
+        ("Describe C1=CC=C(C=C1)C=O", FOUND_IDS, "Describe Ġ C 1 =CC=C( C=C 1 )C =O"),
         ("<MOLFORMULA>C6H15O6<MOLFORMULA>", None, "<M OL FORM ULA > C 6 H 1 5 O 6 <M OL FORM ULA >"),
     ],
 )
-def test_published_vectors(text: str, ids: list[int] | None, pieces: str) -> None:
+def test_published_vectors(text: str, ids: str | None, pieces: str) -> None:
     tokenizer = published()
-    assert ids is None or tokenizer.encode(text) == ids
+    encoded = tokenizer.encode(text)
+    assert ids is None or encoded == [int(id) for id in ids.split()]
     tokens = tokenizer.tokens(text)
     assert " ".join(token.piece for token in tokens) == pieces
-    assert [token.id for token in tokens] == tokenizer.encode(text)
-    assert [token.domain for token in tokens if token.id >= 151669 and token.piece[0] != "<"] == ["smiles"] * sum(
-        id >= 151669 and id not in (151925, 151926) for id in tokenizer.encode(text)
-    )
+    assert [token.id for token in tokens] == encoded
+    assert all((token.domain == "smiles") is (151669 <= token.id < 151925) for token in tokens)
 
 
 # A tiny model: base token = byte; every other vocabulary knows single characters.

@@ -18,11 +18,13 @@ def read_call(body: str, argument_names: tuple[str, ...]) -> ToolCall | None:
         return None
     name = fields.get("name")
     arguments: Any = next((fields[key] for key in argument_names if key in fields), {})
-    if isinstance(arguments, str):
+    if arguments is None:
+        arguments = {}
+    elif isinstance(arguments, str):
         arguments = _read_object(arguments)
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict | None):
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
         return None
-    return None if arguments is None else ToolCall(name, arguments)
+    return ToolCall(name, arguments)
 
 
 def _read_object(text: str) -> dict[str, Any] | None:
