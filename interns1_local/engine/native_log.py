@@ -43,9 +43,9 @@ _callback = llama_cpp.llama_log_callback(_receive)
 
 
 def capture(echo_all: bool = False) -> None:
-    """Take over the libraries' logs. Warnings and errors still reach stderr; with `echo_all` everything does."""
+    """Take over the libraries' logs. Errors still reach stderr; with `echo_all` everything does."""
     global _echo
-    _echo = 0 if echo_all else _WARNING
+    _echo = 0 if echo_all else _ERROR
     nothing = ctypes.c_void_p(0)
     llama_cpp.llama_log_set(_callback, nothing)
     mtmd_cpp.mtmd_log_set(_callback, nothing)

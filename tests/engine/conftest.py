@@ -1,0 +1,31 @@
+"""Tiny models with random weights, made once, and a way to run an engine to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from interns1_local.engine.engine import Engine, EngineOptions
+from tests.tiny import tiny_gguf
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(model, mmproj) of a Mixture-of-Experts model with a vision tower; 56-pixel tiles of 4 tokens."""
+    return tiny_gguf(tmp_path_factory.mktemp("tiny_engine"))
+
+
+@pytest.fixture
+def make_engine(tiny_model: tuple[Path, Path]) -> Iterator[Callable[..., Engine]]:
+    engines: list[Engine] = []
+
+    def make(vision: bool = False, **options: object) -> Engine:
+        chosen = {"n_ctx": 512, "n_batch": 128, "n_seq_max": 8} | options
+        engines.append(Engine(tiny_model[0], tiny_model[1] if vision else None, EngineOptions(**chosen)))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
