@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -74,6 +74,8 @@ class LoadTable:
     def __init__(self, max_loaded: int) -> None:
         self._max_loaded = max_loaded
         self.slots: dict[str, Slot] = {}
+        # Requests by model name that want it and do not have it yet: it may be ready and not taken for a moment.
+        self.wanted: Counter[str] = Counter()
 
     def decide(self, spec: ModelSpec, wanted: LoadOptions) -> Use | Load | Wait:
         """What a request for `spec` with the load options `wanted` is to do now."""
@@ -88,19 +90,20 @@ class LoadTable:
             return Load((slot,)) if slot.idle else Wait()
         if len(self.slots) < self._max_loaded:
             return Load(())
-        idle = [slot for slot in self.slots.values() if slot.idle]
-        if not idle:
-            return Wait()
-        return Load((min(idle, key=_eviction_order),))
+        idle = self._unwanted()
+        return Load((min(idle, key=_eviction_order),)) if idle else Wait()
 
     def expired(self, now: float) -> list[Slot]:
         """Idle slots whose time is over, and slots whose worker died."""
-        return [slot for slot in self.slots.values() if slot.idle and (_is_over(slot, now) or not slot.runner.alive)]
+        return [slot for slot in self._unwanted() if _is_over(slot, now) or not slot.runner.alive]
 
     def next_expiry(self) -> float | None:
         """The earliest time at which an idle slot goes."""
-        times = [slot.expires() for slot in self.slots.values() if slot.idle]
+        times = [slot.expires() for slot in self._unwanted()]
         return min((when for when in times if when is not None), default=None)
+
+    def _unwanted(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.idle and not self.wanted[slot.spec.name]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,7 @@ class ModelScheduler:
             raise Busy(BUSY)
         entered = self._clock()
         self._pending += 1
+        self._table.wanted[spec.name] += 1
         try:
             # One request of a model decides at a time, first come first served: none is overtaken for ever.
             async with self._gates[spec.name]:
@@ -221,6 +225,8 @@ class ModelScheduler:
                         await self._changed.wait()
         finally:
             self._pending -= 1
+            self._table.wanted[spec.name] -= 1
+            self._notify()
 
     async def _load(
         self, spec: ModelSpec, facts: ModelFacts, keep_alive: float | None, evict: tuple[Slot, ...]
@@ -277,8 +283,10 @@ class ModelScheduler:
             changed = self._changed
             await self.expire()
             expiry = self._table.next_expiry()
+            # Not wait_for: until Python 3.12 it forgets a cancel that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), None if expiry is None else max(0.0, expiry - self._clock()))
+                async with asyncio.timeout(None if expiry is None else max(0.0, expiry - self._clock())):
+                    await changed.wait()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -60,7 +60,9 @@ class World:
         self.started.append(FakeRunner(spec))
         return self.started[-1]
 
-    async def use(self, name: str, options: dict[str, Any] | None = None, keep_alive: float | None = None) -> FakeRunner:
+    async def use(
+        self, name: str, options: dict[str, Any] | None = None, keep_alive: float | None = None
+    ) -> FakeRunner:
         async with self.scheduler.acquire(name, options or {}, keep_alive) as lease:
             assert lease.runner.alive
             return lease.runner

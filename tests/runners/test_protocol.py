@@ -82,7 +82,11 @@ def test_chunks_arrive_as_they_were_sent() -> None:
 
 @pytest.mark.parametrize(
     ("error", "expected"),
-    [(ContextOverflow("too long"), ContextOverflow), (BadRequest("no"), BadRequest), (ValueError("odd"), InternS1Error)],
+    [
+        (ContextOverflow("too long"), ContextOverflow),
+        (BadRequest("no"), BadRequest),
+        (ValueError("odd"), InternS1Error),
+    ],
 )
 def test_errors_keep_their_class(error: Exception, expected: type[Exception]) -> None:
     received = error_from(error_header(1, error))
