@@ -77,7 +77,7 @@ def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progre
     """Make the model `name`. The manifest is written last, so a create that fails leaves no model behind."""
     report = progress or (lambda status: None)
     with _workspace(store) as workspace:
-        config, layers = _model_layers(store, plan, workspace, report)
+        config, layers = _model_layers(store, name, plan, workspace, report)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
     for layer in layers:
@@ -99,7 +99,7 @@ def human_count(count: int) -> str:
 
 
 def _model_layers(
-    store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress
+    store: ModelStore, name: ModelName, plan: ModelPlan, workspace: Path, report: Progress
 ) -> tuple[dict[str, Any], list[Layer]]:
     if plan.base is not None:
         layers = list(plan.base.manifest.layers)
@@ -108,8 +108,9 @@ def _model_layers(
         model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report)
         layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
         return _describe(store, layers), layers
-    if any(name.lower().endswith(".safetensors") for name in plan.files):
-        folder = workspace / "checkpoint"
+    if any(file.lower().endswith(".safetensors") for file in plan.files):
+        # The converter names a model for its folder when the checkpoint does not name it.
+        folder = workspace / "files" / name.model
         _link_files(plan.files, folder)
         layers = _convert(store, folder, plan.quantize, workspace, report)
     elif plan.folder is not None and any(plan.folder.glob("*.safetensors")):
