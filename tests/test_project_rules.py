@@ -22,7 +22,8 @@ ROWS = [
     {"generation"},
     {"runners"},
     {"store", "chat", "tokenizer", "media", "engine", "nano"},
-    {"errors", "config"},
+    {"config"},
+    {"errors"},
 ]
 EXTRA_EDGES = {
     # The worker is the one place where token ids and the model meet.

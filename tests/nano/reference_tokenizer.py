@@ -70,7 +70,8 @@ class ReferenceTokenizer:
     # -- encoding
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self.bpe.encode(text, add_special_tokens=False).ids)
+        # SentencePiece's sign for a space means one in every text that the base vocabulary spells.
+        return tuple(self.bpe.encode(text.replace("\u2581", " "), add_special_tokens=False).ids)
 
     def tokens(self, text: str) -> list[tuple[str, str | None]]:
         """Text pieces in order, each with its vocabulary (None for the base one); markers included."""
@@ -139,7 +140,7 @@ class ReferenceTokenizer:
             if number != sp.unk_id():
                 ids.append(number + offset)
                 continue
-            ids += self._look_up(self.encode_plain(piece.replace("\u2581", " ")), domain)
+            ids += self._look_up(self.encode_plain(piece), domain)
         return ids
 
     # -- decoding

@@ -148,8 +148,34 @@ def _tokenizer_config(added: dict[str, int]) -> dict:
 def write_configs(folder: Path, added: dict[str, int]) -> dict:
     """Write config.json and the processor configs -> the model config."""
     ids = {"bos_token_id": added["<|endoftext|>"], "eos_token_id": added["<|im_end|>"]}
-    vocab_size = (max(added.values()) + 64) // 64 * 64
-    text = {
+    config = {
+        "_name_or_path": "Intern-S1-nano",
+        "architectures": ["InternS1ForConditionalGeneration"],
+        "downsample_ratio": 0.5,
+        "image_seq_length": (TILE // 28) ** 2,
+        "image_token_id": added["<IMG_CONTEXT>"],
+        "model_type": "interns1",
+        "projector_hidden_act": "gelu",
+        "text_config": _text_config(ids, (max(added.values()) + 64) // 64 * 64),
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vision_config": _vision_config(),
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default",
+    }
+    _write_json(folder / "config.json", config)
+    sampling = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 1.0, **ids}
+    _write_json(folder / "generation_config.json", {**sampling, "pad_token_id": added["<|endoftext|>"]})
+    _write_json(folder / "preprocessor_config.json", _image_config())
+    video = _image_config() | {"do_sample_frames": False, "initial_shift": True, "num_frames": None, "fps": None}
+    for name in ("crop_to_patches", "min_patches", "max_patches"):
+        del video[name]
+    _write_json(folder / "video_preprocessor_config.json", video | {"video_processor_type": "InternS1VideoProcessor"})
+    return config
+
+
+def _text_config(ids: dict[str, int], vocab_size: int) -> dict:
+    return {
         "architectures": ["Qwen3MoeForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -176,7 +202,10 @@ def write_configs(folder: Path, added: dict[str, int]) -> dict:
         "use_sliding_window": False,
         "vocab_size": vocab_size,
     }
-    vision = {
+
+
+def _vision_config() -> dict:
+    return {
         "architectures": ["InternVisionModel"],
         "attention_bias": True,
         "hidden_act": "gelu",
@@ -196,29 +225,6 @@ def write_configs(folder: Path, added: dict[str, int]) -> dict:
         "use_mean_pooling": True,
         "use_qk_norm": False,
     }
-    config = {
-        "architectures": ["InternS1ForConditionalGeneration"],
-        "downsample_ratio": 0.5,
-        "image_seq_length": (TILE // 28) ** 2,
-        "image_token_id": added["<IMG_CONTEXT>"],
-        "model_type": "interns1",
-        "projector_hidden_act": "gelu",
-        "text_config": text,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "vision_config": vision,
-        "vision_feature_layer": -1,
-        "vision_feature_select_strategy": "default",
-    }
-    _write_json(folder / "config.json", config)
-    sampling = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 1.0, **ids}
-    _write_json(folder / "generation_config.json", {**sampling, "pad_token_id": added["<|endoftext|>"]})
-    _write_json(folder / "preprocessor_config.json", _image_config())
-    video = _image_config() | {"do_sample_frames": False, "initial_shift": True, "num_frames": None, "fps": None}
-    for name in ("crop_to_patches", "min_patches", "max_patches"):
-        del video[name]
-    _write_json(folder / "video_preprocessor_config.json", video | {"video_processor_type": "InternS1VideoProcessor"})
-    return config
 
 
 def _image_config() -> dict:
