@@ -270,7 +270,7 @@ class Context:
         if not pointer:
             raise EngineError(f"llama.cpp has no logits at {index}")
         address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
-        return np.frombuffer((ctypes.c_float * self.model.vocab.n_tokens).from_address(address), np.float32)
+        return np.ctypeslib.as_array((ctypes.c_float * self.model.vocab.n_tokens).from_address(address))
 
     def sample(self, chain: SamplerChain, index: int) -> int:
         """Let `chain` choose from the logits of batch index `index`."""

@@ -115,7 +115,7 @@ def apply_bias(row: Logits, params: SamplingParams, eog_ids: npt.NDArray[np.int6
 def log_probabilities(row: Logits) -> npt.NDArray[np.float64]:
     """Log-softmax over the whole vocabulary."""
     shifted = row.astype(np.float64) - float(row.max())
-    return shifted - np.log(np.exp(shifted).sum())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
 def describe(logprobs: npt.NDArray[np.float64], token: int, n_top: int) -> SampledToken:

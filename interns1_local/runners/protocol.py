@@ -138,8 +138,8 @@ class FrameSocket:
             self._socket.sendall(buffer)
 
     def _exactly(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if data is None or len(data) < count:
+        data: bytes = self._file.read(count)
+        if len(data) < count:
             raise EOFError
         return data
 
@@ -155,7 +155,7 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         elif isinstance(part, np.ndarray):
             tiles = np.ascontiguousarray(_checked_tiles(part))
             parts.append({"shape": list(tiles.shape)})
-            blobs.append(memoryview(tiles).cast("B"))
+            blobs.append(tiles.data.cast("B"))
         else:
             parts.append(int(part))
     header = {

@@ -191,7 +191,8 @@ class Runner:
         await self._send(Frame(header))
         timeout = settings.load_timeout if settings.load_timeout > 0 else None
         try:
-            facts = await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+            async with asyncio.timeout(timeout):
+                facts = await asyncio.shield(self._ready)
         except TimeoutError:
             raise LoadError(
                 f"{spec.name} did not load within {timeout:.0f} s (INTERNS1_LOAD_TIMEOUT){self._last_lines()}"

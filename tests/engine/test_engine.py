@@ -213,7 +213,7 @@ def test_calls_that_abort_in_c_are_errors_here(make_engine: MakeEngine) -> None:
 def test_a_file_that_is_no_model_is_a_load_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
-    with pytest.raises(LoadError, match="broken.gguf"):
+    with pytest.raises(LoadError, match=r"broken\.gguf"):
         Model(path)
 
 

@@ -20,7 +20,7 @@ from interns1_local.config import Settings
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, ContextOverflow, LoadError, WorkerDied
 from interns1_local.runners import runner as runner_module
-from interns1_local.runners.model_spec import ModelSpec
+from interns1_local.runners.model_spec import LoadOptions, ModelSpec
 from interns1_local.runners.protocol import Chunk, GenerateRequest
 from interns1_local.runners.runner import Runner
 
@@ -217,3 +217,24 @@ def test_a_damaged_file_is_a_load_error(tiny_spec: ModelSpec, quick: Settings, t
 def test_a_wrong_vision_file_is_a_load_error(tiny_spec: ModelSpec, quick: Settings) -> None:
     with pytest.raises(LoadError, match="vision file"):
         asyncio.run(Runner.start(replace(tiny_spec, mmproj_path=tiny_spec.model_path), quick))
+
+
+def test_cancelled_prompts_do_not_hold_up_the_next(tiny_spec: ModelSpec, quick: Settings) -> None:
+    # Twenty prompts of 4,000 tokens are many seconds of work; the next request must not wait for them.
+    spec = replace(tiny_spec, options=LoadOptions(num_ctx=4096, num_parallel=8))
+
+    async def test(runner: Runner) -> None:
+        await collect(runner, GenerateRequest("hello", GREEDY, 1))
+        random = np.random.default_rng(0)
+        prompts = [random.integers(0, 250, 4000).tolist() for _ in range(20)]
+        waiting = [asyncio.create_task(collect(runner, GenerateRequest(prompt, GREEDY, 40))) for prompt in prompts]
+        await asyncio.sleep(0.1)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        began = time.monotonic()
+        await collect(runner, GenerateRequest("hello", GREEDY, 1))
+        # The bound leaves room for a busy machine; alone it takes some tens of milliseconds.
+        assert time.monotonic() - began < 1.0
+
+    with_runner(spec, quick, test)
