@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +17,7 @@ from interns1_local.chat.suffix import ambiguous_suffix
 from interns1_local.chat.template import ChatTemplate, MediaRef, ends_in_think
 from interns1_local.chat.tool_parsers import detect
 from interns1_local.engine.sampling import MAX_SEED, SamplingParams
-from interns1_local.errors import BadRequest, Unsupported
+from interns1_local.errors import BadRequest, ContextOverflow, Unsupported
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.runners.model_scheduler import Lease, ModelScheduler
 from interns1_local.runners.model_spec import ModelFacts, VisionFacts, read_model_facts
@@ -131,7 +131,7 @@ def is_jinja(template: str) -> bool:
     return bool(opened) and not any(part.lstrip().startswith(go_words) for part in opened)
 
 
-async def generate_chat(scheduler: ModelScheduler, request: ChatRequest) -> AsyncIterator[GenerationEvent]:
+async def generate_chat(scheduler: ModelScheduler, request: ChatRequest) -> AsyncGenerator[GenerationEvent]:
     """Answer a conversation. The last event is `Finish`; closing the iterator stops the generation."""
     started = time.monotonic()
     model = await asyncio.to_thread(abilities, request.model)
@@ -158,7 +158,7 @@ async def generate_chat(scheduler: ModelScheduler, request: ChatRequest) -> Asyn
                 yield event
 
 
-async def generate_text(scheduler: ModelScheduler, request: TextRequest) -> AsyncIterator[GenerationEvent]:
+async def generate_text(scheduler: ModelScheduler, request: TextRequest) -> AsyncGenerator[GenerationEvent]:
     """Continue a text verbatim; pictures stand before it."""
     started = time.monotonic()
     model = await asyncio.to_thread(abilities, request.model)
@@ -234,9 +234,9 @@ class _Answer:
         self._ids: list[int] = []
         self._calls = 0
 
-    async def events(self) -> AsyncIterator[GenerationEvent]:
+    async def events(self) -> AsyncGenerator[GenerationEvent]:
         text, stopped, end = IncrementalText(), False, None
-        async with aclosing(self._lease.runner.generate(self._request)) as chunks:
+        async with aclosing(_with_advice(self._lease.runner.generate(self._request))) as chunks:
             async for chunk in chunks:
                 self._note(chunk)
                 if chunk.logprobs:
@@ -299,6 +299,15 @@ class _Answer:
             return 0
         tiles = [part for part in prompt if not isinstance(part, str | int)]
         return sum(len(part) * vision.tokens_per_tile + 2 for part in tiles)
+
+
+async def _with_advice(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except ContextOverflow as error:
+            raise ContextOverflow(f"{error.message} (option num_ctx), or shorten the prompt") from error
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from interns1_local.chat.events import Content, Finish, Reasoning
-from interns1_local.chat.message import Image, Message, Text
+from interns1_local.chat.message import Image, Message, Part, Text
 from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.generation import (
     ChatRequest,
@@ -97,7 +97,7 @@ def _chat_request(
 ) -> ChatRequest:
     context = fields.array("context", "[]int")
     system = fields.text("system")
-    parts = [*(Image(data) for data in wire.read_images(fields)), Text(fields.text("prompt"))]
+    parts: list[Part] = [*(Image(data) for data in wire.read_images(fields)), Text(fields.text("prompt"))]
     messages = [Message("system", (Text(system),))] if system else []
     return ChatRequest(
         model=model,

@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,10 +194,10 @@ class ModelStore:
             config=self._json([manifest.config], {}),
         )
 
-    def _text(self, layers: list[Layer]) -> str:
+    def _text(self, layers: Sequence[Layer]) -> str:
         return "".join(self.blobs.read(layer.digest).decode("utf-8", "replace") for layer in layers)
 
-    def _json(self, layers: list[Layer], empty: Any) -> Any:
+    def _json(self, layers: Sequence[Layer], empty: Any) -> Any:
         try:
             value = json.loads(self.blobs.read(layers[-1].digest)) if layers else empty
         except ValueError:

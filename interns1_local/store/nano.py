@@ -26,7 +26,7 @@ def pull_nano(store: ModelStore, progress: Progress | None = None, checkpoint: P
         from interns1_local.nano import CHECKPOINT
 
         checkpoint = CHECKPOINT
-    if not (checkpoint / "config.json").is_file():
+    if not any(checkpoint.glob("*.safetensors")):
         raise NotFound(f"the shipped checkpoint is missing at {checkpoint}; install interns1-local again")
     report({"status": "pulling manifest"})
 

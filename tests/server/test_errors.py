@@ -165,13 +165,22 @@ def test_openai(client: TestClient, body: Any, status: int, kind: str, text: str
     assert (error["param"], error["code"]) == (None, None)
 
 
+OVERFLOW = "request (9 tokens) exceeds the available context size (8 tokens), try increasing it"
+
+
 @pytest.mark.parametrize(
-    ("error", "status"), [(Busy(BUSY), 503), (ContextOverflow("the prompt has 9 tokens and the context 8"), 400)]
+    ("error", "status", "text"),
+    [
+        (Busy(BUSY), 503, "server busy, please try again.  maximum pending requests exceeded"),
+        (ContextOverflow(OVERFLOW), 400, OVERFLOW + " (option num_ctx), or shorten the prompt"),
+    ],
 )
-def test_errors_of_the_runner(client: TestClient, backend: FakeBackend, error: Exception, status: int) -> None:
+def test_errors_of_the_runner(
+    client: TestClient, backend: FakeBackend, error: Exception, status: int, text: str
+) -> None:
     backend.enqueue(error)
     response = client.post(CHAT, json={"model": "tiny", "messages": USER})
-    assert (response.status_code, response.json()) == (status, {"error": str(error)})
+    assert (response.status_code, response.json()) == (status, {"error": text})
 
 
 def test_a_file_that_is_no_model(client: TestClient, tmp_path: Any) -> None:

@@ -116,7 +116,7 @@ def test_errors_leave_nothing_behind(
     assert not any(path.name.endswith("-partial") for path in store.root.rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "a/../../x.safetensors", "C:\\x.safetensors"])
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a/../../x.safetensors", "C:\\x.safetensors"])
 def test_names_of_uploaded_files_stay_inside(store: ModelStore, tmp_path: Path, name: str) -> None:
     blob = tmp_path / "blob"
     blob.write_bytes(b"x")
