@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,15 +22,23 @@ from interns1_local.store.name import ModelName
 from tests.server.fake_runner import PLAIN_TEMPLATE, FakeBackend, write_gguf, write_mmproj
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
+@pytest.fixture(scope="session")
+def made_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny` sees, thinks and calls tools; `plain` does none of that."""
-    store = ModelStore(tmp_path / "models")
-    model, mmproj = write_gguf(tmp_path / "tiny.gguf", temp=0.25), write_mmproj(tmp_path / "mmproj.gguf")
+    folder = tmp_path_factory.mktemp("made")
+    store = ModelStore(folder / "models")
+    model, mmproj = write_gguf(folder / "tiny.gguf", temp=0.25), write_mmproj(folder / "mmproj.gguf")
     create(store, ModelName.parse("tiny"), ModelPlan(files={"m": model, "p": mmproj}, parameters={"top_k": 7}))
-    plain = write_gguf(tmp_path / "plain.gguf", PLAIN_TEMPLATE)
+    plain = write_gguf(folder / "plain.gguf", PLAIN_TEMPLATE)
     create(store, ModelName.parse("plain"), ModelPlan(files={"m": plain}, system="Be plain."))
-    return store
+    return store.root
+
+
+@pytest.fixture
+def store(made_models: Path, tmp_path: Path) -> ModelStore:
+    """A copy of the made models, as writing them anew waits for the disk each time."""
+    shutil.copytree(made_models, tmp_path / "models")
+    return ModelStore(tmp_path / "models")
 
 
 @pytest.fixture

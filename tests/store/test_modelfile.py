@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interns1_local.errors import BadRequest
@@ -104,6 +104,7 @@ def test_written_as_ollama_writes_it() -> None:
     )
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",), exclude_characters='"\r')))
 def test_any_text_survives(text: str) -> None:
     commands = (Command("from", "x"), Command("system", text))
