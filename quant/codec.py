@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quant import libggml
+from quant import kernels, libggml
 from quant.errors import BadTensor
 from quant.ggml_types import ggml_type
 
@@ -28,6 +28,8 @@ def quantize_rows(
         imatrix = _checked_imatrix(imatrix, rows.shape[1])
     elif libggml.requires_imatrix(kind):
         raise BadTensor(f"{kind.name} needs an importance matrix.")
+    if kind.name in kernels.available():
+        return kernels.quantize(kind.name, rows, imatrix)
     out = np.empty((len(rows), row_bytes), np.uint8)
     libggml.quantize_chunk(kind, rows, out, imatrix)
     return out
