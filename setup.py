@@ -16,10 +16,10 @@ from setuptools.errors import CompileError
 
 NATIVE = Path("quant/kernels/native")
 # Fused or reordered float operations would change bytes, whatever CFLAGS say.
-FLAGS = (
-    "-std=gnu11 -O3 -g0 -fPIC -fvisibility=hidden -fno-lto -fno-fast-math -ffp-contract=off -fno-math-errno"
-    " -fno-trapping-math"
-).split()
+FLAGS = [
+    *("-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-lto"),
+    *("-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+]
 LEVELS = {
     "plain": (4, []),
     "avx2": (8, ["-mavx2"]),
