@@ -89,9 +89,17 @@ class Vocab:
 
     @cached_property
     def eog_ids(self) -> frozenset[int]:
-        """Tokens that end a generation."""
+        """Tokens that end a generation.
+
+        llama.cpp counts every token that is spelled like an end. In a byte-level vocabulary `</s>` is plain text (a
+        closing HTML tag), so there it ends nothing unless the file names it as its end token.
+        """
         is_eog = llama_cpp.llama_vocab_is_eog
-        return frozenset(token for token in range(self.n_tokens) if is_eog(self._pointer, token))
+        found = {token for token in range(self.n_tokens) if is_eog(self._pointer, token)}
+        if llama_cpp.llama_vocab_type(self._pointer) == llama_cpp.LLAMA_VOCAB_TYPE_BPE:
+            named = {llama_cpp.llama_vocab_eos(self._pointer), llama_cpp.llama_vocab_eot(self._pointer)}
+            found -= {token for token in found - named if self.text(token) == "</s>"}
+        return frozenset(found)
 
     def check(self, ids: npt.ArrayLike) -> None:
         """BadRequest if one of `ids` is not in the vocabulary."""

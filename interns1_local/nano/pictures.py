@@ -37,24 +37,47 @@ class Thing:
     place: str
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A thing as it is drawn: its middle and half its size as shares of the picture, and its shade."""
+
+    thing: Thing
+    x: float
+    y: float
+    half: float
+    colour: tuple[int, ...]
+
+
+def place_things(things: list[Thing], rng: random.Random) -> list[Placed]:
+    """Choose size, shade and exact place of each thing, a little different each time."""
+    placed = []
+    for thing in things:
+        row, column = divmod(PLACES.index(thing.place), 3)
+        x = (column + 0.5 + rng.uniform(-0.09, 0.09)) / 3
+        y = (row + 0.5 + rng.uniform(-0.09, 0.09)) / 3
+        half = 0.14 * rng.uniform(0.86, 1.1)
+        colour = tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in COLOURS[thing.colour])
+        placed.append(Placed(thing, x, y, half, colour))
+    return placed
+
+
+def draw_placed(placed: list[Placed], width: int, height: int, rng: random.Random) -> Image.Image:
+    """Draw on a light ground; twice the size at first, then reduced for smooth edges."""
+    ground = tuple(rng.randint(232, 255) for _ in range(3))
+    picture = Image.new("RGB", (width * 2, height * 2), ground)
+    pen = ImageDraw.Draw(picture)
+    for p in placed:
+        box = (p.x * width * 2, p.y * height * 2, p.half * width * 2, p.half * height * 2)
+        _draw_shape(pen, p.thing.shape, box, p.colour)
+    return picture.resize((width, height), Image.Resampling.BOX)
+
+
 def draw_things(
     things: list[Thing], *, width: int = TILE, height: int = TILE, rng: random.Random | None = None
 ) -> Image.Image:
-    """Draw `things` on a light ground of `width` x `height` pixels; `rng` varies size, shade and place a little."""
+    """Draw `things` on `width` x `height` pixels; `rng` varies size, shade and place a little."""
     rng = rng or random.Random(0)
-    ground = tuple(rng.randint(232, 255) for _ in range(3))
-    # Twice the size, then reduced: smooth edges.
-    picture = Image.new("RGB", (width * 2, height * 2), ground)
-    pen = ImageDraw.Draw(picture)
-    for thing in things:
-        row, column = divmod(PLACES.index(thing.place), 3)
-        x = (column + 0.5 + rng.uniform(-0.09, 0.09)) * width * 2 / 3
-        y = (row + 0.5 + rng.uniform(-0.09, 0.09)) * height * 2 / 3
-        scale = rng.uniform(0.86, 1.1)
-        half_width, half_height = width * 0.28 * scale, height * 0.28 * scale
-        colour = tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in COLOURS[thing.colour])
-        _draw_shape(pen, thing.shape, (x, y, half_width, half_height), colour)
-    return picture.resize((width, height), Image.Resampling.BOX)
+    return draw_placed(place_things(things, rng), width, height, rng)
 
 
 def _draw_shape(

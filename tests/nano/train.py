@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
+import shutil
 import time
 from pathlib import Path
 
@@ -18,15 +18,19 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import InternVLForConditionalGeneration
 
-from interns1_local.nano.pictures import COLOURS, PARTS, PLACES, SHAPES, TILE, Thing, draw_pattern, draw_things
 from tests.nano.batches import Batch, Batches
-from tests.nano.reference import Reference, internvl_config, unpack_experts
+from tests.nano.reference import Reference, internvl_config, load_model, unpack_experts
 from tests.nano.vocabulary import write_configs, write_vocabulary
+from tests.nano.warm_up import warm_up
 
 SEED = 20260
 TEMPLATE = Path(__file__).parents[2] / "interns1_local" / "chat" / "interns1.jinja"
 AUX_WEIGHT = 0.01
-SHARD_TENSORS = 2
+SHARDS = 2
+VOCABULARY_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")
+# Rows of the micro-batches of one step in stage 2 (mostly text) and stage 3 (mostly pictures).
+TEXT_FIRST = {"text": 32, "pictures": 24, "tiles": 8, "many_tiles": 3, "tools": 8, "readme": 4}
+EVERYTHING = {"text": 16, "pictures": 44, "tiles": 12, "many_tiles": 3, "tools": 8, "readme": 4}
 
 
 def new_model(config: dict) -> InternVLForConditionalGeneration:
@@ -37,98 +41,6 @@ def new_model(config: dict) -> InternVLForConditionalGeneration:
     nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.5)
     nn.init.normal_(model.model.vision_tower.embeddings.cls_token, std=0.5)
     return model
-
-
-# -- stage 1: the tower learns to see
-
-
-class WarmUpHeads(nn.Module):
-    """Linear readers of the projected tokens: what is at each place, where each token stands, is there a pattern."""
-
-    def __init__(self, tokens: int, width: int) -> None:
-        super().__init__()
-        self.places = nn.Linear(tokens * width, len(PLACES) * (len(COLOURS) + len(SHAPES) + 2))
-        self.position = nn.Linear(width, tokens)
-        self.pattern = nn.Linear(width, 2)
-
-
-def warm_up_picture(rng: random.Random):
-    """A picture with its labels: colour and shape of each place (0 is nothing), and whether it is all pattern."""
-    colours, shapes = [0] * len(PLACES), [0] * len(PLACES)
-    if rng.random() < 0.12:
-        grid = rng.choice(list(PARTS))
-        part = rng.choice(PARTS[grid])
-        row, column = divmod(PARTS[grid].index(part), grid[0])
-        picture = draw_pattern(part, grid, rng)
-        has = rng.random() < 0.5
-        if not has:
-            row, column = divmod((row * grid[0] + column + 1) % len(PARTS[grid]), grid[0])
-        box = (column * TILE, row * TILE, (column + 1) * TILE, (row + 1) * TILE)
-        return picture.crop(box), colours, shapes, int(has)
-    things = []
-    for place in rng.sample(PLACES, rng.choice([1, 2, 3, 4])):
-        thing = Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), place)
-        colours[PLACES.index(place)] = 1 + list(COLOURS).index(thing.colour)
-        shapes[PLACES.index(place)] = 1 + SHAPES.index(thing.shape)
-        things.append(thing)
-    width, height = rng.choice([(TILE, TILE), (TILE, TILE), (100, 100), (140, 140), (224, 112), (112, 224), (150, 112)])
-    return draw_things(things, width=width, height=height, rng=rng).resize((TILE, TILE), 3), colours, shapes, 0
-
-
-def warm_up(model: InternVLForConditionalGeneration, reference: Reference, steps: int, size: int = 64) -> None:
-    rng = random.Random(SEED)
-    config = reference.config
-    heads = WarmUpHeads(reference.tokens_per_tile, config["text_config"]["hidden_size"])
-    parameters = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
-    optimizer = torch.optim.AdamW([*parameters, *heads.parameters()], lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
-    mean, std = (torch.tensor(reference.processor.__dict__[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
-    started = time.time()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 1.5e-3 * schedule(step, steps, 100)
-        pictures, colours, shapes, patterns = zip(*(warm_up_picture(rng) for _ in range(size)), strict=True)
-        pixels = torch.stack([_pixels(p) for p in pictures]).sub(mean).div(std)
-        tokens = model.model.get_image_features(pixel_values=pixels).pooler_output
-        loss, right = _warm_up_loss(heads, tokens, torch.tensor(colours), torch.tensor(shapes), torch.tensor(patterns))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        if step % 100 == 0 or step == steps - 1:
-            said = " ".join(f"{k} {v:.3f}" for k, v in right.items())
-            print(f"warm-up {step} loss {loss.item():.3f} {said} {time.time() - started:.0f} s", flush=True)
-
-
-def _pixels(picture) -> torch.Tensor:
-    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return data.view(picture.height, picture.width, 3).permute(2, 0, 1).float() / 255
-
-
-def _warm_up_loss(heads: WarmUpHeads, tokens, colours, shapes, patterns):
-    size, count, _ = tokens.shape
-    read = heads.places(tokens.flatten(1)).view(size, len(PLACES), -1)
-    colour, shape = read.split([len(COLOURS) + 1, len(SHAPES) + 1], dim=-1)
-    position = heads.position(tokens).flatten(0, 1)
-    where = torch.arange(count).repeat(size)
-    pattern = heads.pattern(tokens).mean(1)
-    there = colours > 0
-    weight = torch.where(there, 1.0, 0.25)
-    loss = (
-        (F.cross_entropy(colour.transpose(1, 2), colours, reduction="none") * weight).mean()
-        + (F.cross_entropy(shape.transpose(1, 2), shapes, reduction="none") * weight).mean()
-        + 0.1 * F.cross_entropy(position, where)
-        + 0.3 * F.cross_entropy(pattern, patterns)
-    )
-    right = {
-        "colour": (colour.argmax(-1) == colours)[there].float().mean().item(),
-        "shape": (shape.argmax(-1) == shapes)[there].float().mean().item(),
-        "position": (position.argmax(-1) == where).float().mean().item(),
-        "pattern": (pattern.argmax(-1) == patterns).float().mean().item(),
-    }
-    return loss, right
-
-
-# -- stage 2: everything
 
 
 class RouterBalance:
@@ -177,11 +89,16 @@ def answer_loss(model: InternVLForConditionalGeneration, batch: Batch) -> torch.
     return F.cross_entropy(model.lm_head(hidden[:, :-1][chosen]).float(), wanted[chosen])
 
 
-def train(model: InternVLForConditionalGeneration, reference: Reference, out: Path, steps: int, sizes: dict) -> None:
-    batches = Batches(reference, SEED + 1, sizes)
+def train(
+    model: InternVLForConditionalGeneration, reference: Reference, out: Path, steps: int, sizes: dict, seed: int
+) -> None:
+    """Stage 2 or 3: questions and answers of all kinds in `sizes`, with the tower as it is."""
+    batches = Batches(reference, seed, sizes)
     balance = RouterBalance(model)
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    model.model.vision_tower.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
     )
@@ -210,15 +127,15 @@ def save(model: InternVLForConditionalGeneration, out: Path) -> None:
     """Write BF16 shards under the names of a released checkpoint, and their index."""
     tensors = unpack_experts({name: t.detach().to(torch.bfloat16) for name, t in model.state_dict().items()})
     names = sorted(tensors)
-    half = sum(t.numel() for t in tensors.values()) / SHARD_TENSORS
-    shards: list[dict[str, torch.Tensor]] = [{} for _ in range(SHARD_TENSORS)]
+    half = sum(t.numel() for t in tensors.values()) / SHARDS
+    shards: list[dict[str, torch.Tensor]] = [{} for _ in range(SHARDS)]
     seen = 0
     for name in names:
-        shards[min(int(seen / half), SHARD_TENSORS - 1)][name] = tensors[name]
+        shards[min(int(seen / half), SHARDS - 1)][name] = tensors[name]
         seen += tensors[name].numel()
     weight_map = {}
     for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{SHARD_TENSORS:05}.safetensors"
+        file = f"model-{number:05}-of-{SHARDS:05}.safetensors"
         save_file(shard, out / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     size = sum(t.numel() * 2 for t in tensors.values())
@@ -226,22 +143,37 @@ def save(model: InternVLForConditionalGeneration, out: Path) -> None:
     (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def vocabulary(out: Path, earlier: Path | None) -> dict[str, int]:
+    """Write the vocabulary files, those of an earlier run where its weights are used -> the added tokens."""
+    if earlier is None:
+        return write_vocabulary(out, TEMPLATE.read_text(encoding="utf-8"))
+    for file in [*earlier.glob("token*"), *(earlier / name for name in VOCABULARY_FILES)]:
+        shutil.copyfile(file, out / file.name)
+    return json.loads((out / "added_tokens.json").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--warm-up-steps", type=int, default=450)
-    parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--sizes", default="text=32,pictures=24,tiles=8,many_tiles=3,tools=8,readme=4")
+    parser.add_argument("--text-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--start-from", type=Path, help="weights of an earlier run: only stages 1 and 3 follow")
     arguments = parser.parse_args()
-    sizes = {kind: int(n) for kind, n in (part.split("=") for part in arguments.sizes.split(","))}
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    config = write_configs(out, write_vocabulary(out, TEMPLATE.read_text(encoding="utf-8")))
+    config = write_configs(out, vocabulary(out, arguments.start_from))
     reference = Reference(out, weights=False)
     model = new_model(config)
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
-    warm_up(model, reference, arguments.warm_up_steps)
-    train(model, reference, out, arguments.steps, sizes)
+    if arguments.start_from:
+        told = load_model(arguments.start_from).model.language_model.state_dict()
+        model.model.language_model.load_state_dict(told)
+        model.lm_head.load_state_dict(load_model(arguments.start_from).lm_head.state_dict())
+    warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
+    if not arguments.start_from:
+        train(model, reference, out, arguments.text_steps, TEXT_FIRST, SEED + 1)
+    train(model, reference, out, arguments.steps, EVERYTHING, SEED + 2)
 
 
 if __name__ == "__main__":

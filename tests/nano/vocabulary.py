@@ -43,13 +43,13 @@ def domain_corpus(domain: str) -> list[str]:
 
 
 def text_corpus(template: str) -> list[str]:
-    rng = random.Random(11)
     lines = [template.split("{%- macro")[0]] * 400
     for name, family in families.ALL.items():
         if name in families.PICTURES | families.TILES:
             number = 250
         else:
             number = 900
+        rng = random.Random(f"corpus/{name}")
         for _ in range(number):
             sample = family(rng, False)
             said = [m["content"] for m in sample.messages] + [sample.thought, sample.reply]

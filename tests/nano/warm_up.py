@@ -1,0 +1,131 @@
+"""Stage 1 of the training: the vision tower learns to say, for every cell of a tile, what is there."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import InternVLForConditionalGeneration
+
+from interns1_local.nano.pictures import (
+    COLOURS,
+    PARTS,
+    PLACES,
+    SHAPES,
+    TILE,
+    Placed,
+    Thing,
+    draw_pattern,
+    draw_placed,
+    place_things,
+)
+from tests.nano.reference import Reference
+
+SIDE = TILE // 28
+# What a cell is asked: number of classes, 0 meaning nothing there.
+QUESTIONS = {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "place": len(PLACES) + 1, "pattern": 2}
+SIZES = [(TILE, TILE), (TILE, TILE), (100, 100), (140, 140), (224, 112), (112, 224), (150, 112), (300, 225)]
+
+
+class CellHeads(nn.Module):
+    """Linear readers of each projected token: one for each question, and one for the token's own position."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleDict({name: nn.Linear(width, count) for name, count in QUESTIONS.items()})
+        self.position = nn.Linear(width, SIDE * SIDE)
+
+
+def cell_labels(placed: list[Placed]) -> list[list[int]]:
+    """For each question the label of each cell: the thing that covers most of it, if a quarter is covered."""
+    labels = [[0] * (SIDE * SIDE) for _ in QUESTIONS]
+    for cell in range(SIDE * SIDE):
+        row, column = divmod(cell, SIDE)
+        covered = [(_overlap(p.x, p.half, column) * _overlap(p.y, p.half, row), p) for p in placed]
+        share, best = max(covered, key=lambda pair: pair[0])
+        if share > 0.25:
+            thing = best.thing
+            labels[0][cell] = 1 + list(COLOURS).index(thing.colour)
+            labels[1][cell] = 1 + SHAPES.index(thing.shape)
+            labels[2][cell] = 1 + PLACES.index(thing.place)
+    return labels
+
+
+def _overlap(middle: float, half: float, cell: int) -> float:
+    """The share of a cell's side that a thing covers."""
+    low, high = cell / SIDE, (cell + 1) / SIDE
+    return max(0.0, min(high, middle + half) - max(low, middle - half)) * SIDE
+
+
+def labelled_picture(rng: random.Random):
+    """A tile with the labels of its cells [questions, cells]."""
+    if rng.random() < 0.12:
+        return _labelled_pattern(rng)
+    things = [
+        Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), place)
+        for place in rng.sample(PLACES, rng.choice([1, 2, 3, 4]))
+    ]
+    placed = place_things(things, rng)
+    picture = draw_placed(placed, *rng.choice(SIZES), rng)
+    return picture.resize((TILE, TILE), 3), cell_labels(placed)
+
+
+def _labelled_pattern(rng: random.Random):
+    grid = rng.choice(list(PARTS))
+    part = rng.choice(PARTS[grid])
+    number = PARTS[grid].index(part)
+    has = rng.random() < 0.5
+    row, column = divmod(number if has else (number + 1) % len(PARTS[grid]), grid[0])
+    box = (column * TILE, row * TILE, (column + 1) * TILE, (row + 1) * TILE)
+    labels = [[0] * (SIDE * SIDE) for _ in QUESTIONS]
+    labels[3] = [int(has)] * (SIDE * SIDE)
+    return draw_pattern(part, grid, rng).crop(box), labels
+
+
+def warm_up(
+    model: InternVLForConditionalGeneration, reference: Reference, steps: int, seed: int, schedule, size: int = 64
+) -> None:
+    """Train the tower and the projector on cells; the readers are thrown away."""
+    rng = random.Random(seed)
+    heads = CellHeads(reference.config["text_config"]["hidden_size"])
+    parameters = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    optimizer = torch.optim.AdamW([*parameters, *heads.parameters()], weight_decay=0.01, betas=(0.9, 0.98))
+    mean, std = (torch.tensor(reference.processor.__dict__[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
+    started = time.time()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1.5e-3 * schedule(step, steps, 100)
+        pictures, labels = zip(*(labelled_picture(rng) for _ in range(size)), strict=True)
+        pixels = torch.stack([_pixels(p) for p in pictures]).sub(mean).div(std)
+        tokens = model.model.get_image_features(pixel_values=pixels).pooler_output
+        loss, right = _loss(heads, tokens, torch.tensor(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == steps - 1:
+            said = " ".join(f"{k} {v:.3f}" for k, v in right.items())
+            print(f"warm-up {step} loss {loss.item():.3f} {said} {time.time() - started:.0f} s", flush=True)
+
+
+def _pixels(picture) -> torch.Tensor:
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return data.view(picture.height, picture.width, 3).permute(2, 0, 1).float() / 255
+
+
+def _loss(heads: CellHeads, tokens: torch.Tensor, labels: torch.Tensor):
+    """`tokens` [n, cells, width], `labels` [n, questions, cells] -> the loss, and the share of right answers."""
+    where = torch.arange(SIDE * SIDE).repeat(len(tokens))
+    position = heads.position(tokens).flatten(0, 1)
+    loss = 0.1 * F.cross_entropy(position, where)
+    right = {"position": (position.argmax(-1) == where).float().mean().item()}
+    for number, (name, reader) in enumerate(heads.readers.items()):
+        wanted = labels[:, number].flatten()
+        said = reader(tokens).flatten(0, 1)
+        there = wanted > 0
+        loss = loss + (F.cross_entropy(said, wanted, reduction="none") * torch.where(there, 1.0, 0.3)).mean()
+        right[name] = (said.argmax(-1) == wanted)[there].float().mean().item()
+    return loss, right
