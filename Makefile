@@ -25,7 +25,7 @@ check-machine:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@for tool in "$${CC:-cc}" "$${CXX:-c++}"; do command -v $${tool%% *} >/dev/null 2>&1 || { echo "The compiler $$tool is missing; llama.cpp is built from source. On Debian or Ubuntu: apt install build-essential; on macOS: xcode-select --install"; exit 1; }; done
 
-$(VENV)/.installed: pyproject.toml | check-machine
+$(VENV)/.installed: pyproject.toml setup.py $(wildcard quant/kernels/native/*) | check-machine
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time llama.cpp is built, which takes about 5 minutes on 2 cores."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

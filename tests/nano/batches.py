@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from interns1_local.nano.pictures import TILE, draw_things
 from tests.nano import families
 from tests.nano.reference import IMAGE, Reference, with_images
 
@@ -24,6 +25,8 @@ class Item:
     ids: list[int]
     answer_from: int
     tiles: torch.Tensor | None
+    # Spans [start, stop) of the assistant's words; None means everything from `answer_from` on.
+    answers: list[tuple[int, int]] | None = None
 
 
 @dataclass
@@ -48,6 +51,30 @@ def make_item(
     if tiles is not None and len(tiles) > 1:
         tiles = _blank_some(tiles, sample.family, rng)
     return Item(prompt + answer, len(prompt), tiles)
+
+
+TALK_TURNS = 5
+
+
+def make_talk(reference: Reference, rng: random.Random, most_things: int) -> Item:
+    """Several questions in a row about one picture: more to learn from each picture that is drawn."""
+    things = families.random_things(rng, rng.randint(1, most_things))
+    side = TILE + rng.choice([0, 0, rng.randint(-24, 24)])
+    picture = draw_things(things, width=side, height=side, rng=rng)
+    encode, end = reference.tokenizer.encode, [reference.tokenizer.added["<|im_end|>"]]
+    ids: list[int] = []
+    spans = []
+    tiles = None
+    for turn in range(TALK_TURNS):
+        question, answer = families.question_about(things, rng)
+        if turn == 0:
+            messages = with_images([{"role": "user", "content": question}], 1)
+            ids, tiles = reference.prompt(messages, [picture], None, enable_thinking=False)
+        else:
+            ids += encode(f"\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+        spans.append((len(ids), len(ids) + len(said := encode(answer) + end)))
+        ids += said
+    return Item(ids, spans[0][0], tiles, spans)
 
 
 def draw_before(rng: random.Random) -> list[dict]:
@@ -87,10 +114,11 @@ def collate(items: list[Item], pad: int, image: int) -> Batch:
     attention = torch.ones(len(items), shared + length, dtype=torch.long)
     labels = torch.full((len(items), length), -100)
     for row, item in enumerate(items):
-        n, answer = len(item.ids) - shared, item.answer_from - shared
+        n = len(item.ids) - shared
         ids[row, :n] = torch.tensor(item.ids[shared:])
         attention[row, shared + n :] = 0
-        labels[row, answer:n] = ids[row, answer:n]
+        for start, stop in item.answers or [(item.answer_from, len(item.ids))]:
+            labels[row, start - shared : stop - shared] = ids[row, start - shared : stop - shared]
     tiles = [item.tiles for item in items if item.tiles is not None]
     prefix = torch.tensor([items[0].ids[:shared]])
     return Batch(prefix, ids, attention, labels, torch.cat(tiles) if tiles else None)
@@ -118,16 +146,22 @@ class Batches:
         self.reference = reference
         self.rng = random.Random(seed)
         self.sizes = sizes
+        self.most_things = 3
         self.pad = reference.tokenizer.added["<|endoftext|>"]
 
     def step(self, number: int) -> dict[str, Batch]:
         """Text and pictures at every step, thinking at every second one; the others take turns."""
         think = number % 2 == 1
-        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in ("text", "pictures")}
-        turn = TURNS[number // 2 % len(TURNS)]
+        pictures = "pictures" if think else "talks"
+        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in ("text", pictures) if self.sizes.get(kind)}
+        turns = [turn for turn in TURNS if self.sizes.get(turn)]
+        turn = turns[number // 2 % len(turns)]
         return out | {turn: self.batch(turn, self.sizes[turn], think)}
 
     def batch(self, kind: str, size: int, think: bool) -> Batch:
+        if kind == "talks":
+            talks = [make_talk(self.reference, self.rng, self.most_things) for _ in range(size)]
+            return collate(talks, self.pad, self.reference.tokenizer.added[IMAGE])
         names, weights = zip(*KINDS[kind].items(), strict=True)
         drawn = self.rng.choices(names, weights, k=size)
         before = [] if "tool" in kind or kind == "readme" else draw_before(self.rng)

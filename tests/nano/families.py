@@ -127,26 +127,28 @@ def things_on_many_tiles(rng: random.Random, held_out: bool) -> Sample:
 
 def _things(family: str, rng: random.Random, width: int, height: int | None) -> Sample:
     height = height or width
-    number = rng.choice([1, 2, 2, 3])
-    pairs = [(c, s) for c in COLOURS for s in SHAPES]
-    rng.shuffle(pairs)
-    things: list[Thing] = []
-    for place in rng.sample(PLACES, number):
-        # No two things share a colour or a shape, so that each question has one answer.
-        colour, shape = next(
-            p for p in pairs if all(p[0] != t.colour and p[1] != t.shape for t in things)
-        )
-        things.append(Thing(colour, shape, place))
-    thing = rng.choice(things)
-    question, answer = _question_about(thing, things, rng)
+    things = random_things(rng, rng.choice([1, 2, 2, 3]))
+    question, answer = question_about(things, rng)
     picture = draw_things(things, width=width, height=height, rng=rng)
     sample = ask(family, question, "I look at the picture.", answer)
     sample.images = [picture]
     return sample
 
 
-def _question_about(thing: Thing, things: list[Thing], rng: random.Random) -> tuple[str, str]:
+def random_things(rng: random.Random, number: int) -> list[Thing]:
+    """Things of which no two share a colour or a shape, so that each question has one answer; in reading order."""
+    colours, shapes = rng.sample(list(COLOURS), number), rng.sample(SHAPES, number)
+    places = sorted(rng.sample(PLACES, number), key=PLACES.index)
+    return [Thing(*each) for each in zip(colours, shapes, places, strict=True)]
+
+
+def question_about(things: list[Thing], rng: random.Random) -> tuple[str, str]:
+    """A question about one thing, or now and then about all of them -> question, answer."""
     kind = rng.random()
+    thing = rng.choice(things)
+    if kind < 0.1:
+        listed = [f"a {t.colour} {t.shape} at the {t.place}" for t in things]
+        return rng.choice(["Describe the picture.", "Describe what you see."]), f"I see {', '.join(listed)}."
     if kind < 0.4:
         form = rng.choice(["Where is the {}?", "Where do you see the {}?"])
         word = rng.choice([f"{thing.colour} {thing.shape}", thing.shape, f"{thing.colour} {thing.shape}"])

@@ -28,9 +28,9 @@ TEMPLATE = Path(__file__).parents[2] / "interns1_local" / "chat" / "interns1.jin
 AUX_WEIGHT = 0.01
 SHARDS = 2
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")
-# Rows of the micro-batches of one step in stage 2 (mostly text) and stage 3 (mostly pictures).
-TEXT_FIRST = {"text": 32, "pictures": 24, "tiles": 8, "many_tiles": 3, "tools": 8, "readme": 4}
-EVERYTHING = {"text": 16, "pictures": 44, "tiles": 12, "many_tiles": 3, "tools": 8, "readme": 4}
+# Rows of the micro-batches of one step in stage 2 (text) and stage 3 (mostly pictures).
+TEXT_FIRST = {"text": 32, "tools": 8, "readme": 4}
+EVERYTHING = {"text": 12, "pictures": 24, "talks": 28, "tiles": 10, "many_tiles": 3, "tools": 10, "readme": 5}
 
 
 def new_model(config: dict) -> InternVLForConditionalGeneration:
@@ -106,7 +106,9 @@ def train(
     means: dict[str, float] = {}
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1.5e-3 * schedule(step, steps, 200)
+            group["lr"] = 1.2e-3 * schedule(step, steps, 100)
+        # One thing a picture at first, then two, then three.
+        batches.most_things = min(3, 1 + step // (steps // 8))
         optimizer.zero_grad()
         for kind, batch in batches.step(step).items():
             with torch.autocast("cpu", torch.bfloat16):
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--warm-up-steps", type=int, default=450)
     parser.add_argument("--text-steps", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--start-from", type=Path, help="weights of an earlier run: only stages 1 and 3 follow")
+    parser.add_argument("--start-from", type=Path, help="a checkpoint to train further: only stage 3 follows")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -167,11 +169,9 @@ def main() -> None:
     model = new_model(config)
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
     if arguments.start_from:
-        told = load_model(arguments.start_from).model.language_model.state_dict()
-        model.model.language_model.load_state_dict(told)
-        model.lm_head.load_state_dict(load_model(arguments.start_from).lm_head.state_dict())
-    warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
-    if not arguments.start_from:
+        model.load_state_dict(load_model(arguments.start_from).state_dict())
+    else:
+        warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
         train(model, reference, out, arguments.text_steps, TEXT_FIRST, SEED + 1)
     train(model, reference, out, arguments.steps, EVERYTHING, SEED + 2)
 
