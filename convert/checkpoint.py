@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint in a folder: its JSON files and its safetensors, read lazily by ranges of rows.
+"""A Hugging Face checkpoint: its JSON files and its safetensors, read lazily by ranges of rows.
 
 The headers are checked here, before anything is converted: missing shards, truncated files, overlapping tensors.
 """
@@ -9,10 +9,7 @@ import functools
 import itertools
 import json
 import math
-import os
 import struct
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.errors import BrokenCheckpoint
+from convert.source import open_source
 from quant import libggml
 
 Rows = NDArray[np.float32]
 
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _MAX_HEADER = 100 << 20
 _DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -55,35 +54,48 @@ class TensorEntry:
 
 
 class Checkpoint:
-    """Opens every shard; use as a context manager."""
+    """Reads the header of every shard; use as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise BrokenCheckpoint(f"{folder} is not a folder with a checkpoint.")
-        self.config: dict[str, Any] = self.json("config.json", required=True)
-        files = _shard_files(self.folder)
-        self.tensors: dict[str, TensorEntry] = {}
+    def __init__(self, where: Path | str) -> None:
+        self._source = open_source(where)
+        self.folder = self._source.label
+        try:
+            self.config: dict[str, Any] = self.json("config.json", required=True)
+            self.tensors = self._read_headers()
+        except BaseException:
+            self._source.close()
+            raise
         self.used: set[str] = set()
-        for path in dict.fromkeys(files.values()) if files else _single_file(self.folder):
-            for entry in _read_header(path):
-                if entry.name in self.tensors:
-                    other = self.tensors[entry.name].file.name
-                    raise BrokenCheckpoint(f"Tensor {entry.name} is in {other} and again in {path.name}.")
-                self.tensors[entry.name] = entry
-        for name, path in files.items():
-            if name not in self.tensors:
-                raise BrokenCheckpoint(f"Tensor {name} is not in {path}, where the index says it is.")
-        self._descriptors: dict[Path, int] = {}
-        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._source.close()
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint is called where it lies."""
+        return self._source.name
+
+    def stamp(self) -> str:
+        """Changes when any file changes. An output may lie in the same folder: GGUF and hidden files do not count."""
+        files = (file for file in self._source.files() if not file.startswith(".") and not file.endswith(".gguf"))
+        return "\n".join(self._source.stamp(file) for file in files)
+
+    def _read_headers(self) -> dict[str, TensorEntry]:
+        places = self._shard_files()
+        tensors: dict[str, TensorEntry] = {}
+        for file in dict.fromkeys(places.values()) if places else self._single_file():
+            for entry in self._read_header(file):
+                if entry.name in tensors:
+                    other = tensors[entry.name].file.name
+                    raise BrokenCheckpoint(f"Tensor {entry.name} is in {other} and again in {file}.")
+                tensors[entry.name] = entry
+        for name, file in places.items():
+            if name not in tensors:
+                raise BrokenCheckpoint(f"Tensor {name} is not in {self.folder / file}, where the index says it is.")
+        return tensors
 
     def json(self, name: str, *, required: bool = False) -> Any:
         """The content of a JSON file of the folder; an empty dict when it is absent and not required."""
@@ -107,8 +119,8 @@ class Checkpoint:
             raise BrokenCheckpoint(f"{self.folder / name} is not UTF-8: {error}.") from None
 
     def raw(self, name: str) -> bytes | None:
-        path = self.folder / name
-        return path.read_bytes() if path.is_file() else None
+        size = self._source.size(name)
+        return None if size is None else self._read(name, 0, size)
 
     def entry(self, name: str) -> TensorEntry:
         """The tensor called `name`, which from now on counts as used."""
@@ -127,35 +139,64 @@ class Checkpoint:
         """Rows [first, last) as float32, all leading dimensions flattened into rows."""
         width = _DTYPE_BYTES[entry.dtype]
         row_bytes = entry.columns * width
-        data = self._read(entry, entry.start + first * row_bytes, (last - first) * row_bytes)
+        try:
+            data = self._read(entry.file.name, entry.start + first * row_bytes, (last - first) * row_bytes)
+        except EOFError:
+            raise BrokenCheckpoint(
+                f"{entry.file} ended inside tensor {entry.name}; did it change while being read?"
+            ) from None
         return _to_f32(data, entry.dtype).reshape(last - first, entry.columns)
 
-    def _read(self, entry: TensorEntry, start: int, n_bytes: int) -> bytes:
-        descriptor = self._descriptor(entry.file)
+    def _read(self, file: str, start: int, n_bytes: int) -> bytes:
         parts: list[bytes] = []
         missing = n_bytes
         while missing:
-            part = self._read_at(descriptor, missing, start + n_bytes - missing)
+            part = self._source.read(file, start + n_bytes - missing, missing)
             if not part:
-                raise BrokenCheckpoint(
-                    f"{entry.file} ended inside tensor {entry.name}; did it change while being read?"
-                )
+                raise EOFError(file)
             parts.append(part)
             missing -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_at(self, descriptor: int, n_bytes: int, start: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(descriptor, n_bytes, start)
-        with self._lock:
-            os.lseek(descriptor, start, os.SEEK_SET)
-            return os.read(descriptor, n_bytes)
+    def _shard_files(self) -> dict[str, str]:
+        """Tensor name -> shard, from the index; empty when there is no index."""
+        data = self.raw(INDEX)
+        if data is None:
+            return {}
+        index = self.folder / INDEX
+        try:
+            files = {str(name): str(file) for name, file in json.loads(data)["weight_map"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BrokenCheckpoint(f"{index} is not a shard index: {error!r}.") from None
+        for file in sorted(set(files.values())):
+            if Path(file).name != file:
+                raise BrokenCheckpoint(f"{index} names {file!r}, which is outside the folder.")
+            if self._source.size(file) is None:
+                raise BrokenCheckpoint(f"Shard {file} is missing from {self.folder}; download it again.")
+        return files
 
-    def _descriptor(self, path: Path) -> int:
-        with self._lock:
-            if path not in self._descriptors:
-                self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            return self._descriptors[path]
+    def _single_file(self) -> list[str]:
+        files = self._source.files()
+        if SINGLE in files:
+            return [SINGLE]
+        if any(file.endswith(".safetensors") for file in files):
+            raise BrokenCheckpoint(f"{self.folder} has shards but no {INDEX}; download the index too.")
+        raise BrokenCheckpoint(f"{self.folder} has no {SINGLE} and no {INDEX}.")
+
+    def _read_header(self, file: str) -> list[TensorEntry]:
+        path, size = self.folder / file, self._source.size(file) or 0
+        prefix = self._read(file, 0, min(8, size))
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            raise BrokenCheckpoint(f"{path} is not a safetensors file: its header claims {length} of {size} bytes.")
+        try:
+            header = json.loads(self._read(file, 8, length), object_pairs_hook=_unique)
+            header.pop("__metadata__", None)
+            entries = [_entry(path, name, info, 8 + length) for name, info in header.items()]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BrokenCheckpoint(f"{path} has a damaged header: {error}.") from None
+        _check_places(path, entries, size)
+        return entries
 
 
 def _to_f32(data: bytes, dtype: str) -> Rows:
@@ -175,55 +216,11 @@ def _fp8_table() -> Rows:
     return table
 
 
-def _shard_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> shard, from the index; empty when there is no index."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return {}
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        files = {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BrokenCheckpoint(f"{index} is not a shard index: {error!r}.") from None
-    for file in sorted(set(files.values())):
-        if Path(file).name != file:
-            raise BrokenCheckpoint(f"{index} names {file!r}, which is outside the folder.")
-        if not (folder / file).is_file():
-            raise BrokenCheckpoint(f"Shard {file} is missing from {folder}; download it again.")
-    return {name: folder / file for name, file in files.items()}
-
-
-def _single_file(folder: Path) -> list[Path]:
-    path = folder / "model.safetensors"
-    if path.is_file():
-        return [path]
-    if next(folder.glob("*.safetensors"), None):
-        raise BrokenCheckpoint(f"{folder} has shards but no model.safetensors.index.json; download the index too.")
-    raise BrokenCheckpoint(f"{folder} has no model.safetensors and no model.safetensors.index.json.")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
         raise ValueError("a name appears twice")
     return out
-
-
-def _read_header(path: Path) -> Iterator[TensorEntry]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise BrokenCheckpoint(f"{path} is not a safetensors file: its header claims {length} of {size} bytes.")
-        try:
-            header = json.loads(file.read(length), object_pairs_hook=_unique)
-            header.pop("__metadata__", None)
-            entries = [_entry(path, name, info, 8 + length) for name, info in header.items()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BrokenCheckpoint(f"{path} has a damaged header: {error}.") from None
-    _check_places(path, entries, size)
-    return iter(entries)
 
 
 def _entry(path: Path, name: str, info: dict[str, Any], base: int) -> TensorEntry:

@@ -3,6 +3,7 @@
 ConvertError
   UnsupportedArchitecture   a model, or a setting of it, that GGUF or llama.cpp cannot express
   BrokenCheckpoint          files that are missing, damaged or contradict each other
+  HubError                  the hub that does not have a model or does not answer
 """
 
 from __future__ import annotations
@@ -17,4 +18,8 @@ class UnsupportedArchitecture(ConvertError):
 
 
 class BrokenCheckpoint(ConvertError):
+    pass
+
+
+class HubError(ConvertError):
     pass

@@ -6,19 +6,29 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convert import architectures
+from convert import architectures, rope
 from convert.architectures import interns1_vision
+from convert.architectures.settings import rope_settings
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint, ConvertError
 from convert.plan import FilePlan
-from quant.gguf_file import GGUFOutput, TensorSpec, create
+from quant.gguf_output import TensorSpec
+from quant.imatrix import ImportanceMatrix, load
 from quant.recipes import Recipe, choose_types, recipe
-from quant.stream import Progress, TensorStream, stream_tensors
+from quant.splits import PlannedFile, create_parts, plan_files, plan_parts
+from quant.stream import Progress, TensorStream, largest_block, memory_bytes, stream_tensors
 
-__all__ = ["ConversionReport", "ConvertedFile", "Progress", "convert"]
+__all__ = [
+    "ConversionPlan",
+    "ConversionReport",
+    "ConvertedFile",
+    "Progress",
+    "convert",
+    "plan_conversion",
+]
 
 # Buffers that some checkpoints carry and no model needs.
 _IGNORED = (".rotary_emb.inv_freq", ".position_ids")
@@ -27,11 +37,12 @@ _VISION = ("vision_tower.", "multi_modal_projector.")
 
 @dataclass(frozen=True, slots=True)
 class ConvertedFile:
-    """One output."""
+    """One output; for a model in parts `path` is the first and the rest counts all."""
 
     path: Path
     n_bytes: int
     types: dict[str, int]  # how many tensors of each type
+    n_parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,64 +59,134 @@ class ConversionReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """What a conversion would do."""
+
+    files: list[PlannedFile]
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    output: Path
+    type: str
+    mmproj: Path | None
+    mmproj_type: str
+    context_length: int | None
+    imatrix: ImportanceMatrix | None
+    split_max_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Output:
     path: Path
     plan: FilePlan
-    types: list[str]
+    specs: list[TensorSpec]
+    max_bytes: int | None = None  # of a part
+    imatrix: ImportanceMatrix | None = None
+
+    @property
+    def parts(self) -> list[tuple[Path, list[TensorSpec]]]:
+        return plan_parts(self.path, self.specs, self.max_bytes)
 
 
 def convert(
-    checkpoint: Path,
+    checkpoint: Path | str,
     output: Path,
     *,
     type: str = "Q8_0",
     mmproj: Path | None = None,
     mmproj_type: str = "Q8_0",
+    context_length: int | None = None,
+    imatrix: Path | None = None,
+    split_max_bytes: int | None = None,
+    restart: bool = False,
     jobs: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> ConversionReport:
-    """Convert the checkpoint in a folder into a GGUF file and, when `mmproj` names one, a vision file.
+    """Convert a checkpoint into a GGUF file and, when `mmproj` names one, a vision file.
+
+    A run that was stopped is continued by the same call: what is complete is kept beside the output.
 
     Args:
+        checkpoint: a folder, or hf:owner/repo[@revision], which is read from the hub and not kept.
         type: a recipe of quant.recipes.RECIPES, such as Q4_K_M.
         mmproj_type: F32, F16, BF16 or Q8_0.
+        context_length: a context past the trained one, for models with dynamic rope scaling.
+        imatrix: an importance matrix in llama.cpp's GGUF format.
+        split_max_bytes: write the model in parts of at most this size.
+        restart: begin anew even if a stopped run left something.
         jobs: worker threads; 0 takes one for each processor.
-        progress: called on this thread after every block; an exception from it stops the run and leaves no output.
+        progress: called on this thread after every block; an exception from it stops the run.
     """
     started = time.monotonic()
-    output, mmproj = Path(output), Path(mmproj) if mmproj else None
-    if mmproj and mmproj.resolve() == output.resolve():
-        raise ConvertError(f"The model and its mmproj cannot both be written to {output}.")
-    with Checkpoint(Path(checkpoint)) as source:
-        outputs = _plan(source, output, type, mmproj, mmproj_type)
-        _write(outputs, jobs, progress)
-    files = [ConvertedFile(o.path, o.path.stat().st_size, dict(Counter(o.types))) for o in outputs]
+    weights = load(imatrix) if imatrix else None
+    request = _Request(Path(output), type, mmproj, mmproj_type, context_length, weights, split_max_bytes)
+    with Checkpoint(checkpoint) as source:
+        outputs = _plan(source, request)
+        sources = source.stamp() + (weights.stamp() if weights else "")
+        _write(outputs, sources, restart, jobs, progress)
+    files = [_converted(output) for output in outputs]
     return ConversionReport(files[0], files[1] if len(files) > 1 else None, time.monotonic() - started)
 
 
-def _plan(source: Checkpoint, output: Path, type: str, mmproj: Path | None, mmproj_type: str) -> list[_Output]:
-    chosen = recipe(type)
-    if chosen.needs_imatrix:
+def plan_conversion(
+    checkpoint: Path | str,
+    output: Path,
+    *,
+    type: str = "Q8_0",
+    mmproj: Path | None = None,
+    mmproj_type: str = "Q8_0",
+    context_length: int | None = None,
+    imatrix: Path | None = None,
+    split_max_bytes: int | None = None,
+    jobs: int = 0,
+) -> ConversionPlan:
+    """What `convert` with these arguments would write. Reads the headers only."""
+    weights = load(imatrix) if imatrix else None
+    request = _Request(Path(output), type, mmproj, mmproj_type, context_length, weights, split_max_bytes)
+    with Checkpoint(checkpoint) as source:
+        outputs = _plan(source, request)
+    files = [file for o in outputs for file in plan_files(o.path, o.plan.fields, o.specs, o.max_bytes)]
+    blocks = (largest_block(t.shape[-1], t.pieces) for planned in outputs for t in planned.plan.tensors)
+    return ConversionPlan(files, memory_bytes(max(blocks, default=0), jobs))
+
+
+def _plan(source: Checkpoint, request: _Request) -> list[_Output]:
+    mmproj, imatrix = request.mmproj, request.imatrix
+    if mmproj and mmproj.resolve() == request.output.resolve():
+        raise ConvertError(f"The model and its mmproj cannot both be written to {request.output}.")
+    chosen = recipe(request.type)
+    if chosen.needs_imatrix and imatrix is None:
         raise ConvertError(f"{chosen.name} needs an importance matrix.")
     architecture = architectures.find(source.config)
     text = architecture.plan_text(source)
+    if request.context_length is not None:
+        settings = rope_settings(source.config.get("text_config") or source.config)
+        rope.stretch(text.fields, settings, request.context_length)
     vision = architecture.plan_vision(source) if mmproj else None
     _check_leftovers(source, with_vision=vision is not None)
-    outputs = [_Output(output, _with_file_type(text, chosen), _text_types(text, chosen))]
+    model = _output(request.output, text, chosen, _text_types(text, chosen, imatrix is not None))
+    if imatrix is not None:
+        imatrix.check([(spec.name, spec.shape, spec.type) for spec in model.specs])
+        text.fields.update(imatrix.fields())
+    outputs = [replace(model, max_bytes=request.split_max_bytes, imatrix=imatrix)]
     if mmproj and vision:
-        tower = recipe(mmproj_type)
+        tower = recipe(request.mmproj_type)
         types = [interns1_vision.choose_type(t.name, t.shape, tower.name) for t in vision.tensors]
-        outputs.append(_Output(mmproj, _with_file_type(vision, tower), types))
+        outputs.append(_output(mmproj, vision, tower, types))
     return outputs
 
 
-def _with_file_type(plan: FilePlan, chosen: Recipe) -> FilePlan:
+def _output(path: Path, plan: FilePlan, chosen: Recipe, types: list[str]) -> _Output:
     plan.fields["general.file_type"] = chosen.file_type
-    return plan
+    specs = [TensorSpec(tensor.name, tensor.shape, to) for tensor, to in zip(plan.tensors, types, strict=True)]
+    return _Output(path, plan, specs)
 
 
-def _text_types(plan: FilePlan, chosen: Recipe) -> list[str]:
-    picked = choose_types([(tensor.name, tensor.shape) for tensor in plan.tensors], chosen, plan.facts)
+def _text_types(plan: FilePlan, chosen: Recipe, has_imatrix: bool) -> list[str]:
+    facts = replace(plan.facts, has_imatrix=has_imatrix)
+    picked = choose_types([(tensor.name, tensor.shape) for tensor in plan.tensors], chosen, facts)
     return [type or "F32" for type in picked]
 
 
@@ -123,12 +204,41 @@ def _check_leftovers(source: Checkpoint, *, with_vision: bool) -> None:
         raise BrokenCheckpoint(f"The model has no place for tensor {', '.join(left[:3])}{more}; does config.json fit?")
 
 
-def _write(outputs: list[_Output], jobs: int, progress: Callable[[Progress], None] | None) -> None:
+def _write(
+    outputs: list[_Output],
+    sources: str,
+    restart: bool,
+    jobs: int,
+    progress: Callable[[Progress], None] | None,
+) -> None:
     with contextlib.ExitStack() as stack:
         streams: list[TensorStream] = []
         for planned in outputs:
-            pairs = list(zip(planned.plan.tensors, planned.types, strict=True))
-            specs = [TensorSpec(tensor.name, tensor.shape, type) for tensor, type in pairs]
-            file: GGUFOutput = stack.enter_context(create(planned.path, planned.plan.fields, specs))
-            streams += [TensorStream(file, t.name, type, t.shape[-1], t.pieces) for t, type in pairs]
+            files = stack.enter_context(
+                create_parts(
+                    planned.path,
+                    planned.plan.fields,
+                    planned.specs,
+                    max_bytes=planned.max_bytes,
+                    sources=sources,
+                    restart=restart,
+                )
+            )
+            streams += [
+                TensorStream(
+                    files[spec.name],
+                    spec.name,
+                    spec.type,
+                    spec.shape[-1],
+                    tensor.pieces,
+                    planned.imatrix.for_tensor(spec.name, spec.shape) if planned.imatrix else None,
+                )
+                for tensor, spec in zip(planned.plan.tensors, planned.specs, strict=True)
+            ]
         stream_tensors(streams, jobs=jobs, progress=progress)
+
+
+def _converted(output: _Output) -> ConvertedFile:
+    paths = [path for path, _ in output.parts]
+    n_bytes = sum(path.stat().st_size for path in paths)
+    return ConvertedFile(paths[0], n_bytes, dict(Counter(spec.type for spec in output.specs)), len(paths))

@@ -31,7 +31,7 @@ def general(checkpoint: Checkpoint, kind: str, architecture: str) -> dict[str, A
 
 def _name(checkpoint: Checkpoint) -> str:
     given = checkpoint.config.get("_name_or_path") or ""
-    return str(given).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or checkpoint.folder.resolve().name
+    return str(given).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or checkpoint.name
 
 
 def sampling(checkpoint: Checkpoint) -> dict[str, Any]:

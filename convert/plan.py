@@ -94,6 +94,29 @@ def packed(
     return TensorPlan(name, (n_experts, high - low, width), [piece(expert) for expert in range(n_experts)])
 
 
+def heads(
+    checkpoint: Checkpoint, source: str, name: str, stored: Shape, starts: Sequence[int], size: int, paired: bool
+) -> TensorPlan:
+    """Attention heads of `size` rows each, which begin at `starts` in a matrix of shape `stored`.
+
+    `paired`: row i of the first half and row i of the second half, which one rotation joins, come to stand together.
+    """
+    _, read = _open(checkpoint, source, stored)
+    columns = stored[-1]
+
+    def piece(start: int) -> Piece:
+        if not paired:
+            return Piece(size, lambda first, last: read(start + first, start + last))
+
+        def read_paired(first: int, last: int) -> Rows:
+            halves = read(start, start + size).reshape(2, size // 2, columns)
+            return halves.swapaxes(0, 1).reshape(size, columns)[first:last]
+
+        return Piece(size, read_paired, whole=True)
+
+    return TensorPlan(name, (len(starts) * size, columns), [piece(start) for start in starts])
+
+
 def rolled(checkpoint: Checkpoint, source: str, name: str, n_rows: int, columns: int) -> TensorPlan:
     """The first row moved to the end."""
     _, read = _open(checkpoint, source, (1, n_rows, columns), (n_rows, columns))

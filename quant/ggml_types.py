@@ -66,6 +66,7 @@ _ROWS = (
     ("MXFP4", 39, 32, 17),
     ("NVFP4", 40, 64, 36),
     ("Q1_0", 41, 128, 18),
+    ("Q2_0", 42, 64, 18),
 )
 
 TYPES: dict[str, GGMLType] = {row[0]: GGMLType(*row) for row in _ROWS}

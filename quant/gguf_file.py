@@ -1,31 +1,25 @@
-"""GGUF files: a reader that trusts nothing, and a writer that knows every offset before the first byte.
+"""Reading GGUF files: a reader that trusts nothing.
 
 Shapes are outermost first, as numpy has them; the file stores them innermost first.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 import os
-import shutil
-import struct
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quant.errors import BadTensor, BrokenGGUF, OutputError
-from quant.ggml_types import TYPES_BY_ID, GGMLType, ggml_type
-from quant.gguf_values import UINT32, UINT64, Cursor, Raw, encode_string, encode_value
+from quant.errors import BrokenGGUF
+from quant.ggml_types import TYPES_BY_ID, GGMLType
+from quant.gguf_values import UINT32, UINT64, Cursor, Raw
 
 MAGIC = b"GGUF"
-VERSION = 3
 ALIGNMENT = 32
 MAX_DIMENSIONS = 4
-MAX_NAME_BYTES = 63
 
 _MAX_ALIGNMENT = 1 << 20
 
@@ -39,6 +33,7 @@ class TensorInfo:
     type: str
     offset: int
     n_bytes: int
+    path: Path | None = None  # its file, in models of several files
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +114,7 @@ def _read_infos(cursor: Cursor, count: int, alignment: int, n_bytes: int) -> lis
         found.append((name, shape, TYPES_BY_ID[type_id], offset))
     if len({name for name, *_ in found}) != len(found):
         raise cursor.broken("two tensors have the same name")
-    data_start = _align(cursor.at, alignment)
+    data_start = align(cursor.at, alignment)
     tensors = []
     for name, shape, kind, offset in found:
         n_values = math.prod(shape)
@@ -141,151 +136,5 @@ def _check_overlap(cursor: Cursor, tensors: Sequence[TensorInfo]) -> None:
         end, before = tensor.offset + tensor.n_bytes, tensor.name
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """A tensor to be written."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: str
-
-    @property
-    def n_bytes(self) -> int:
-        return math.prod(self.shape[:-1]) * ggml_type(self.type).row_bytes(self.shape[-1])
-
-
-class GGUFOutput:
-    """An open output: its header is written, tensor bytes go to known places, from any thread."""
-
-    def __init__(self, descriptor: int, path: Path, header: bytes, tensors: Sequence[TensorInfo]) -> None:
-        self.path = path
-        self.tensors = {tensor.name: tensor for tensor in tensors}
-        self.header_bytes = len(header)
-        self.n_bytes = max((_align(t.offset + t.n_bytes, ALIGNMENT) for t in tensors), default=len(header))
-        self._descriptor = descriptor
-        self._missing = {tensor.name: tensor.n_bytes for tensor in tensors}
-        self._lock = threading.Lock()
-        self._write_at(header, 0)
-
-    def write(self, name: str, position: int, data: memoryview | bytes) -> None:
-        """Write `data` at `position` within the tensor `name`."""
-        tensor = self.tensors[name]
-        if position < 0 or position + len(data) > tensor.n_bytes:
-            raise BadTensor(f"Tensor {name}: {len(data)} bytes at {position} do not fit into {tensor.n_bytes}.")
-        self._write_at(data, tensor.offset + position)
-        with self._lock:
-            self._missing[name] -= len(data)
-
-    def finish(self) -> None:
-        """Check that every byte was written, pad, and force the file to the disk."""
-        for name, missing in self._missing.items():
-            if missing:
-                raise OutputError(f"{self.path}: tensor {name} lacks {missing} bytes.")
-        os.ftruncate(self._descriptor, self.n_bytes)
-        os.fsync(self._descriptor)
-
-    def _write_at(self, data: memoryview | bytes, offset: int) -> None:
-        view = memoryview(data)
-        try:
-            if hasattr(os, "pwrite"):
-                while view:
-                    written = os.pwrite(self._descriptor, view, offset)
-                    view, offset = view[written:], offset + written
-            else:
-                with self._lock:
-                    os.lseek(self._descriptor, offset, os.SEEK_SET)
-                    while view:
-                        view = view[os.write(self._descriptor, view) :]
-        except OSError as error:
-            raise OutputError(f"Writing {self.path} failed: {error.strerror or error}.") from error
-
-
-@contextlib.contextmanager
-def create(path: Path, fields: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> Iterator[GGUFOutput]:
-    """Open an output. It gets the name `path` only when the block ends well and all bytes are on the disk."""
-    header, infos = layout(fields, tensors)
-    size = infos[-1].offset + infos[-1].n_bytes if infos else len(header)
-    partial = path.with_name(f".{path.name}.partial")
-    descriptor = _open_partial(partial, path, size)
-    try:
-        output = GGUFOutput(descriptor, path, header, infos)
-        yield output
-        output.finish()
-        os.close(descriptor)
-        descriptor = -1
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-            partial.unlink(missing_ok=True)
-
-
-def layout(fields: Mapping[str, Any], tensors: Sequence[TensorSpec]) -> tuple[bytes, list[TensorInfo]]:
-    """The header's bytes and the place of every tensor."""
-    parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(fields))]
-    for key, value in fields.items():
-        parts += [encode_string(key), encode_value(value)]
-    offset = 0
-    offsets = []
-    for tensor in tensors:
-        if len(tensor.name.encode()) > MAX_NAME_BYTES or not 1 <= len(tensor.shape) <= MAX_DIMENSIONS:
-            raise BadTensor(f"GGUF cannot hold a tensor named {tensor.name!r} of shape {tensor.shape}.")
-        parts.append(encode_string(tensor.name) + struct.pack("<I", len(tensor.shape)))
-        parts.append(struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape)))
-        parts.append(struct.pack("<IQ", ggml_type(tensor.type).id, offset))
-        offsets.append(offset)
-        offset = _align(offset + tensor.n_bytes, ALIGNMENT)
-    header = b"".join(parts)
-    start = _align(len(header), ALIGNMENT)
-    infos = [
-        TensorInfo(tensor.name, tensor.shape, tensor.type.upper(), start + place, tensor.n_bytes)
-        for tensor, place in zip(tensors, offsets, strict=True)
-    ]
-    return header + bytes(start - len(header)), infos
-
-
-def _open_partial(partial: Path, path: Path, size: int) -> int:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file for the output.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if free < size:
-            raise OutputError(f"{path} needs {size / 1e9:.2f} GB; {path.parent} has {free / 1e9:.2f} GB free.")
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    if not _claim(descriptor, partial):
-        os.close(descriptor)
-        raise OutputError(f"{path} is being written by another run.")
-    os.ftruncate(descriptor, 0)
-    return descriptor
-
-
-def _claim(descriptor: int, partial: Path) -> bool:
-    """Hold the file while it is written, so that two runs cannot mix their bytes. Not available on Windows."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The other run may have finished and given its file the final name since we opened it.
-        return os.path.samestat(os.fstat(descriptor), os.stat(partial))
-    except OSError:
-        return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where the system can."""
-    with contextlib.suppress(OSError, PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _align(n: int, alignment: int) -> int:
+def align(n: int, alignment: int) -> int:
     return -(-n // alignment) * alignment

@@ -180,6 +180,13 @@ def _guarded(stronger: str) -> Rules:
     return {"ffn_down": [(stronger, _both(_with_imatrix, _first_part(8)))]}
 
 
+def _has_experts(place: Place) -> bool:
+    return place.facts.n_experts > 0
+
+
+_TERNARY: Rules = {"token_embd": [("Q4_K", _always)]}
+_EXPERTS_MXFP4: Rules = {key: [("MXFP4", _has_experts)] for key in ("ffn_gate", "ffn_up", "ffn_down")}
+
 _ALL = (
     Recipe("F32", 0, "F32"),
     Recipe("F16", 1, "F16"),
@@ -211,16 +218,22 @@ _ALL = (
     Recipe("IQ2_XXS", 19, "IQ2_XXS", _LOW_B, output="Q5_K", needs_imatrix=True),
     Recipe("IQ1_M", 31, "IQ1_M", _LOW_A, output="Q5_K", needs_imatrix=True),
     Recipe("IQ1_S", 24, "IQ1_S", _LOW_A, output="Q5_K", needs_imatrix=True),
+    Recipe("MXFP4_MOE", 38, "Q8_0", _EXPERTS_MXFP4, output="Q8_0"),
+    # For models that were trained with weights of so few values.
+    Recipe("TQ2_0", 37, "TQ2_0", _TERNARY, eight_experts=_KV8),
+    Recipe("TQ1_0", 36, "TQ1_0", _TERNARY, eight_experts=_KV8),
+    Recipe("Q2_0", 41, "Q2_0", eight_experts=_KV8),
+    Recipe("Q1_0", 40, "Q1_0", eight_experts=_KV8),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 RECIPE_BY_FILE_TYPE: dict[int, Recipe] = {recipe.file_type: recipe for recipe in _ALL}
 
 # When a row is not whole blocks of 256 values, the nearest type with blocks of 32.
 _FALLBACK = {
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
-    "Q2_K": "Q4_0",
-    "Q3_K": "Q4_0",
+    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
@@ -245,7 +258,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 def recipe(name: str) -> Recipe:
     """The recipe called `name`, in any case."""
     try:
-        return RECIPES[name.upper()]
+        return RECIPES[ALIASES.get(name.upper(), name.upper())]
     except KeyError:
         raise UnknownType.named("quantization type", name, RECIPES) from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.codec import dequantize_rows
-from quant.errors import BadTensor, BrokenGGUF, OutputError
+from quant.errors import BadTensor, OutputError
 from quant.ggml_types import ggml_type
-from quant.gguf_file import GGUFMetadata, TensorInfo, TensorSpec, create, read_metadata
+from quant.gguf_file import GGUFMetadata, TensorInfo
+from quant.gguf_output import TensorSpec
+from quant.imatrix import ImportanceMatrix, load
 from quant.recipes import ModelFacts, Recipe, choose_types, recipe
-from quant.stream import Piece, Progress, TensorStream, stream_tensors
+from quant.splits import KEYS, create_parts, file_of, plan_parts, read_model, stamp
+from quant.stream import Piece, Progress, TensorStream, largest_block, memory_bytes, stream_tensors
 
 QUANTIZATION_VERSION = 2
-_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+COPY = "COPY"  # every tensor keeps its type: for joining and splitting
 _FLOATS = ("F32", "F16", "BF16")
 _MMPROJ_RECIPES = ("F32", "F16", "BF16", "Q8_0")
 
@@ -41,34 +45,81 @@ def requantize(
     output: Path,
     type: str,
     *,
+    imatrix: Path | None = None,
+    split_max_bytes: int | None = None,
+    restart: bool = False,
     jobs: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> RequantizeReport:
-    """Write `source` again with the types of the recipe `type`. Text models and mmproj files."""
+    """Write `source` again with the types of the recipe `type`, or COPY. Text models and mmproj files.
+
+    A model in parts is read from its first part. `imatrix` says which columns matter, in llama.cpp's format. The same
+    call continues a run that was stopped, unless `restart`.
+    """
     started = time.monotonic()
-    chosen = recipe(type)
     source, output = Path(source), Path(output)
-    metadata = read_metadata(source)
     if output.exists() and os.path.samefile(source, output):
         raise OutputError(f"{output} is the file to be read; name another output.")
-    if int(metadata.fields.get("split.count", 1)) > 1:
-        raise BrokenGGUF(f"{source} is one of {metadata.fields['split.count']} parts of a split model.")
-    if chosen.needs_imatrix:
-        raise BadTensor(f"{chosen.name} needs an importance matrix.")
-    tensors = sorted(metadata.tensors, key=lambda tensor: tensor.offset)
-    types = _types(metadata, tensors, chosen)
-    specs = [TensorSpec(t.name, t.shape, to) for t, to in zip(tensors, types, strict=True)]
-    fields: dict[str, Any] = {k: v for k, v in metadata.raw_fields().items() if k not in _SPLIT_KEYS}
-    fields.pop("general.alignment", None)
-    fields["general.quantization_version"] = QUANTIZATION_VERSION
-    fields["general.file_type"] = chosen.file_type
-    reader = _Reader(source)
-    with create(output, fields, specs) as out:
+    weights = load(imatrix) if imatrix else None
+    plan = plan_requantize(source, type, weights)
+    parts = plan_parts(output, plan.specs, split_max_bytes)
+    sources = stamp(plan.metadata) + (weights.stamp() if weights else "")
+    with create_parts(
+        output, plan.fields, plan.specs, max_bytes=split_max_bytes, sources=sources, restart=restart
+    ) as outputs:
+        reader = _Reader(plan.metadata)
         streams = [
-            TensorStream(out, t.name, to, t.shape[-1], [reader.piece(t)]) for t, to in zip(tensors, types, strict=True)
+            TensorStream(
+                outputs[spec.name],
+                spec.name,
+                spec.type,
+                spec.shape[-1],
+                reader.pieces(tensor, spec.type),
+                weights.for_tensor(spec.name, spec.shape) if weights else None,
+            )
+            for tensor, spec in zip(plan.tensors, plan.specs, strict=True)
         ]
         stream_tensors(streams, jobs=jobs, progress=progress)
-    return RequantizeReport(output, output.stat().st_size, time.monotonic() - started, dict(Counter(types)))
+    types = dict(Counter(spec.type for spec in plan.specs))
+    n_bytes = sum(path.stat().st_size for path, _ in parts)
+    return RequantizeReport(parts[0][0], n_bytes, time.monotonic() - started, types)
+
+
+@dataclass(frozen=True, slots=True)
+class RequantizePlan:
+    """Keys and tensors of the output, and the tensors they are made from, in the same order."""
+
+    metadata: GGUFMetadata
+    fields: dict[str, Any]
+    tensors: list[TensorInfo]
+    specs: list[TensorSpec]
+
+    def memory_bytes(self, jobs: int) -> int:
+        """The run's estimated peak."""
+        return memory_bytes(max((largest_block(t.shape[-1], ()) for t in self.tensors), default=0), jobs)
+
+
+def plan_requantize(source: Path, type: str, imatrix: ImportanceMatrix | None = None) -> RequantizePlan:
+    """What `requantize` would write. Nothing is written."""
+    metadata = read_model(source)
+    order = {path: index for index, path in enumerate(dict.fromkeys(file_of(metadata, t) for t in metadata.tensors))}
+    tensors = sorted(metadata.tensors, key=lambda tensor: (order[file_of(metadata, tensor)], tensor.offset))
+    fields: dict[str, Any] = {k: v for k, v in metadata.raw_fields().items() if k not in KEYS}
+    fields.pop("general.alignment", None)
+    if type.upper() == COPY:
+        types = [tensor.type for tensor in tensors]
+    else:
+        chosen = recipe(type)
+        if chosen.needs_imatrix and imatrix is None:
+            raise BadTensor(f"{chosen.name} needs an importance matrix.")
+        types = _types(metadata, tensors, chosen, imatrix is not None)
+        fields["general.quantization_version"] = QUANTIZATION_VERSION
+        fields["general.file_type"] = chosen.file_type
+    if imatrix is not None:
+        imatrix.check([(t.name, t.shape, to) for t, to in zip(tensors, types, strict=True)])
+        fields |= imatrix.fields()
+    specs = [TensorSpec(t.name, t.shape, to) for t, to in zip(tensors, types, strict=True)]
+    return RequantizePlan(metadata, fields, tensors, specs)
 
 
 def model_facts(metadata: GGUFMetadata) -> ModelFacts:
@@ -89,11 +140,11 @@ def model_facts(metadata: GGUFMetadata) -> ModelFacts:
     )
 
 
-def _types(metadata: GGUFMetadata, tensors: list[TensorInfo], chosen: Recipe) -> list[str]:
+def _types(metadata: GGUFMetadata, tensors: list[TensorInfo], chosen: Recipe, has_imatrix: bool) -> list[str]:
     shapes = [(tensor.name, tensor.shape) for tensor in tensors]
     if metadata.architecture == "clip" and chosen.name not in _MMPROJ_RECIPES:
         raise BadTensor(f"An mmproj file can be {', '.join(_MMPROJ_RECIPES)}, not {chosen.name}.")
-    picked = choose_types(shapes, chosen, model_facts(metadata))
+    picked = choose_types(shapes, chosen, replace(model_facts(metadata), has_imatrix=has_imatrix))
     types = []
     for tensor, wanted in zip(tensors, picked, strict=True):
         if wanted and tensor.type not in _FLOATS and ggml_type(tensor.type).block_size == 1:
@@ -105,17 +156,29 @@ def _types(metadata: GGUFMetadata, tensors: list[TensorInfo], chosen: Recipe) ->
 class _Reader:
     """Reads rows of tensors as float32, from any thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._map: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+    def __init__(self, metadata: GGUFMetadata) -> None:
+        self._metadata = metadata
+        paths = {file_of(metadata, tensor) for tensor in metadata.tensors}
+        self._maps: dict[Path, NDArray[np.uint8]] = {path: np.memmap(path, np.uint8, "r") for path in paths}
 
-    def piece(self, tensor: TensorInfo) -> Piece:
-        n_rows = int(np.prod(tensor.shape[:-1], dtype=np.int64))
+    def pieces(self, tensor: TensorInfo, to: str) -> list[Piece]:
+        """One for each matrix."""
+        n_rows = math.prod(tensor.shape[:-1])
+        height = tensor.shape[-2] if len(tensor.shape) > 2 else n_rows
+        return [self._piece(tensor, to, start, height) for start in range(0, n_rows, max(1, height))]
+
+    def _piece(self, tensor: TensorInfo, to: str, start_row: int, n_rows: int) -> Piece:
         columns = tensor.shape[-1]
         row_bytes = ggml_type(tensor.type).row_bytes(columns)
+        source = self._maps[file_of(self._metadata, tensor)]
+        base = tensor.offset + start_row * row_bytes
+
+        def encoded(first: int, last: int) -> NDArray[np.uint8]:
+            return source[base + first * row_bytes : base + last * row_bytes]
 
         def read(first: int, last: int) -> NDArray[np.float32]:
-            start = tensor.offset + first * row_bytes
-            data = self._map[start : start + (last - first) * row_bytes]
-            return dequantize_rows(data, tensor.type, columns)
+            return dequantize_rows(encoded(first, last), tensor.type, columns)
 
-        return Piece(n_rows, read)
+        # A second encoding would round a second time; floats are read for their check.
+        copied = tensor.type == to and to not in _FLOATS
+        return Piece(n_rows, read, encoded=encoded if copied else None)

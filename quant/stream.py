@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from quant.codec import quantize_rows
 from quant.errors import QuantError
 from quant.ggml_types import ggml_type
-from quant.gguf_file import GGUFOutput
+from quant.gguf_output import GGUFOutput
 
+_BASE_MEMORY = 120 << 20  # Python, numpy and the libraries
 BLOCK_VALUES = 1 << 20  # values that one thread holds at a time
 
 Rows = NDArray[np.float32]
@@ -31,6 +32,9 @@ class Piece:
     n_rows: int
     read: Callable[[int, int], Rows]
     whole: bool = False  # its rows cannot be read in parts without reading the rest again
+    encoded: Callable[[int, int], NDArray[np.uint8]] | None = (
+        None  # gives rows that need no encoding, instead of `read`
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,17 @@ class _Block:
     start_row: int  # of the piece within the tensor
 
 
+def memory_bytes(largest_block: int, jobs: int) -> int:
+    """A run's estimated peak: in each thread a block's source bytes, its float32 values and its encoded form."""
+    return _BASE_MEMORY + worker_count(jobs) * 16 * largest_block
+
+
+def largest_block(columns: int, pieces: Sequence[Piece]) -> int:
+    """Values that a thread holds at a time."""
+    whole = max((piece.n_rows for piece in pieces if piece.whole), default=0)
+    return max(whole, max(1, BLOCK_VALUES // columns)) * columns
+
+
 def worker_count(jobs: int) -> int:
     return jobs if jobs > 0 else max(1, os.cpu_count() or 1)
 
@@ -92,7 +107,7 @@ class _Run:
     def __init__(self, tensors: Sequence[TensorStream]) -> None:
         self.stop = threading.Event()
         self._tensors = tensors
-        self._blocks = _blocks(tensors)
+        self._blocks = _blocks([tensor for tensor in tensors if not _is_complete(tensor)])
         self._lock = threading.Lock()
         self._results: queue.SimpleQueue[tuple[TensorStream, int] | BaseException] = queue.SimpleQueue()
         self._sizes = [(tensor.output.tensors[tensor.name].n_bytes) for tensor in tensors]
@@ -112,9 +127,11 @@ class _Run:
     def report(self, progress: Callable[[Progress], None]) -> None:
         """Wait for the workers on the calling thread, where Ctrl-C arrives."""
         remaining = {id(tensor): size for tensor, size in zip(self._tensors, self._sizes, strict=True)}
-        total, done, tensors_done = sum(self._sizes), 0, sum(not size for size in self._sizes)
-        count = len(self._tensors)
-        progress(Progress("write", tensors_done, count, 0, total))
+        sizes = list(zip(self._tensors, self._sizes, strict=True))
+        total, count = sum(self._sizes), len(sizes)
+        done = sum(size for tensor, size in sizes if _is_complete(tensor))
+        tensors_done = sum(not size or _is_complete(tensor) for tensor, size in sizes)
+        progress(Progress("write", tensors_done, count, done, total))
         while done < total:
             result = self._results.get()
             if isinstance(result, BaseException):
@@ -124,6 +141,11 @@ class _Run:
             remaining[id(tensor)] -= n_bytes
             tensors_done += not remaining[id(tensor)]
             progress(Progress("write", tensors_done, count, done, total))
+
+
+def _is_complete(tensor: TensorStream) -> bool:
+    """Written by an earlier run."""
+    return tensor.name in tensor.output.complete
 
 
 def _blocks(tensors: Sequence[TensorStream]) -> Iterator[_Block]:
@@ -141,13 +163,20 @@ def _encode(block: _Block) -> int:
     """Read, encode and write one block; returns the bytes written."""
     tensor = block.tensor
     try:
-        rows = block.piece.read(block.first, block.last)
-        weights = tensor.imatrix
-        if weights is not None and weights.ndim == 2:
-            weights = weights[block.piece_index]
-        data = quantize_rows(rows.reshape(block.last - block.first, tensor.columns), tensor.type, weights)
+        data = _encoded_rows(block)
     except QuantError as error:
         raise type(error)(f"Tensor {tensor.name}, from row {block.start_row + block.first}: {error}") from error
     position = (block.start_row + block.first) * ggml_type(tensor.type).row_bytes(tensor.columns)
     tensor.output.write(tensor.name, position, data.data.cast("B"))
     return data.nbytes
+
+
+def _encoded_rows(block: _Block) -> NDArray[np.uint8]:
+    tensor, piece = block.tensor, block.piece
+    if piece.encoded is not None:
+        return piece.encoded(block.first, block.last)
+    rows = piece.read(block.first, block.last)
+    weights = tensor.imatrix
+    if weights is not None and weights.ndim == 2:
+        weights = weights[block.piece_index]
+    return quantize_rows(rows.reshape(block.last - block.first, tensor.columns), tensor.type, weights)

@@ -14,9 +14,19 @@ ARCHITECTURES = {
     "InternS1ForConditionalGeneration": "interns1",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3",
+    "InternLM2ForCausalLM": "internlm2",
+    "InternLM2ForRewardModel": "internlm2_reward",
+    "InternLM3ForCausalLM": "internlm3",
 }
 # For checkpoints without "architectures": "model_type" -> module.
-MODEL_TYPES = {"interns1": "interns1", "intern_s1": "interns1", "qwen3": "qwen3", "qwen3_moe": "qwen3"}
+MODEL_TYPES = {
+    "interns1": "interns1",
+    "intern_s1": "interns1",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3",
+    "internlm2": "internlm2",
+    "internlm3": "internlm3",
+}
 
 
 class Architecture(Protocol):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from convert import metadata, vocab_bpe
+from convert import metadata, rope, vocab_bpe
+from convert.architectures.settings import count, refuse_unknown, rope_settings
 from convert.checkpoint import Checkpoint
-from convert.errors import BrokenCheckpoint, UnsupportedArchitecture
+from convert.errors import UnsupportedArchitecture
 from convert.plan import FilePlan, TensorPlan, packed, stacked, whole
 from quant.recipes import ModelFacts
 
@@ -17,11 +18,12 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (False,),
     "use_sliding_window": (False,),
+}
+_FIXED_IN_MOE: Mapping[str, tuple[Any, ...]] = {
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
     "norm_topk_prob": (True,),
 }
-_DENSE_ONLY = ("hidden_act", "attention_bias", "use_sliding_window")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +49,25 @@ class Config:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         is_moe = _is_moe(config)
-        for key, allowed in _FIXED.items():
-            value = config.get(key)
-            if (is_moe or key in _DENSE_ONLY) and value is not None and value not in allowed:
-                raise UnsupportedArchitecture(f"{key} is {value!r}; llama.cpp only computes {allowed[0]!r}.")
-        # transformers 5 groups the rope settings under rope_parameters.
-        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-        heads = _count(config, "num_attention_heads")
+        refuse_unknown(config, {**_FIXED, **_FIXED_IN_MOE} if is_moe else _FIXED)
+        settings = rope_settings(config)
+        heads = count(config, "num_attention_heads")
         return cls(
-            hidden_size=_count(config, "hidden_size"),
-            num_hidden_layers=_count(config, "num_hidden_layers"),
+            hidden_size=count(config, "hidden_size"),
+            num_hidden_layers=count(config, "num_hidden_layers"),
             num_attention_heads=heads,
-            num_key_value_heads=_count(config, "num_key_value_heads", heads),
-            head_dim=_count(config, "head_dim", config.get("hidden_size", 0) // heads),
-            intermediate_size=_count(config, "intermediate_size"),
-            vocab_size=_count(config, "vocab_size"),
-            max_position_embeddings=_count(config, "max_position_embeddings"),
+            num_key_value_heads=count(config, "num_key_value_heads", heads),
+            head_dim=count(config, "head_dim", config.get("hidden_size", 0) // heads),
+            intermediate_size=count(config, "intermediate_size"),
+            vocab_size=count(config, "vocab_size"),
+            max_position_embeddings=count(config, "max_position_embeddings"),
             rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-            rope_scaling=rope,
+            rope_theta=float(config.get("rope_theta") or settings.get("rope_theta") or 10000.0),
+            rope_scaling=settings,
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-            num_experts=_count(config, "num_experts") if is_moe else 0,
-            num_experts_per_tok=_count(config, "num_experts_per_tok") if is_moe else 0,
-            moe_intermediate_size=_count(config, "moe_intermediate_size") if is_moe else 0,
+            num_experts=count(config, "num_experts") if is_moe else 0,
+            num_experts_per_tok=count(config, "num_experts_per_tok") if is_moe else 0,
+            moe_intermediate_size=count(config, "moe_intermediate_size") if is_moe else 0,
         )
 
     @property
@@ -94,13 +92,6 @@ def _is_moe(config: Mapping[str, Any]) -> bool:
     if names[0] in ("Qwen3ForCausalLM", "qwen3"):
         return False
     raise UnsupportedArchitecture(f"The text model {names[0]} cannot be converted; Qwen3 and Qwen3-MoE can.")
-
-
-def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key) if config.get(key) is not None else default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BrokenCheckpoint(f"config.json: {key} is {value!r}; a count was expected.")
-    return value
 
 
 def plan_text(checkpoint: Checkpoint) -> FilePlan:
@@ -135,26 +126,12 @@ def fields(config: Config) -> dict[str, Any]:
         f"{a}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
         f"{a}.rope.freq_base": config.rope_theta,
         f"{a}.vocab_size": config.vocab_size,
-        **_rope_scaling(config, a),
+        **rope.scaling(config.rope_scaling, a),
     }
     if config.num_experts:
         keys[f"{a}.expert_count"] = config.num_experts
         keys[f"{a}.expert_used_count"] = config.num_experts_per_tok
         keys[f"{a}.expert_feed_forward_length"] = config.moe_intermediate_size
-    return keys
-
-
-def _rope_scaling(config: Config, a: str) -> dict[str, Any]:
-    scaling = config.rope_scaling
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return {}
-    if kind not in ("linear", "yarn"):
-        raise UnsupportedArchitecture(f"rope scaling {kind!r} cannot be converted; linear and yarn can.")
-    keys: dict[str, Any] = {f"{a}.rope.scaling.type": kind, f"{a}.rope.scaling.factor": float(scaling["factor"])}
-    original = scaling.get("original_max_position_embeddings")
-    if original:
-        keys[f"{a}.rope.scaling.original_context_length"] = int(original)
     return keys
 
 

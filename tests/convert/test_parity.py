@@ -11,48 +11,14 @@ import numpy as np
 import pytest
 
 from convert.hf_to_gguf import convert
-from tests.tiny import quiet_llama_cpp, tiny_gguf, tiny_interns1, tiny_qwen3, vision_tensors
+from tests.convert.llama_cpp import Llama
+from tests.tiny import tiny_gguf, tiny_interns1, tiny_qwen3, vision_tensors
 
 PROMPT = [1, 200, 33, 260, 270, 305, 90, 90, 12, 280, 303, 7]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
-
-
-class Llama:
-    """A model in llama.cpp, freed at the end of the block."""
-
-    def __init__(self, path: Path) -> None:
-        self.api = quiet_llama_cpp()
-        self.model = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
-        assert self.model, f"llama.cpp cannot load {path}"
-
-    def __enter__(self) -> Llama:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.api.llama_model_free(self.model)
-
-    def logits(self, ids: list[int]) -> np.ndarray:
-        """The logits at every position."""
-        params = self.api.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 64, 64, 1, 1
-        params.type_k = params.type_v = 0  # F32, so that the cache rounds nothing
-        params.flash_attn_type = 0
-        context = self.api.llama_init_from_model(self.model, params)
-        batch = self.api.llama_batch_init(len(ids), 0, 1)
-        batch.n_tokens = len(ids)
-        for i, id in enumerate(ids):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = id, i, 1, 1
-            batch.seq_id[i][0] = 0
-        assert self.api.llama_decode(context, batch) == 0
-        n_vocab = self.api.llama_vocab_n_tokens(self.api.llama_model_get_vocab(self.model))
-        rows = [np.ctypeslib.as_array(self.api.llama_get_logits_ith(context, i), (n_vocab,)) for i in range(len(ids))]
-        out = np.stack(rows).copy()
-        self.api.llama_batch_free(batch)
-        self.api.llama_free(context)
-        return out
 
 
 def torch_logits(folder: Path, ids: list[int]) -> np.ndarray:

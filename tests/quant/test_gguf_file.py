@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from quant.errors import BadTensor, BrokenGGUF, OutputError, QuantError
-from quant.gguf_file import TensorSpec, create, read_metadata
+from quant.gguf_file import read_metadata
+from quant.gguf_output import TensorSpec, create
 from quant.gguf_values import INT32, Typed
 
 FIELDS: dict[str, Any] = {"general.architecture": "x", "x.block_count": 7, "x.eps": 0.5, "x.one": True}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from quant.errors import BadTensor, UnknownType
-from quant.gguf_file import TensorSpec, create, read_metadata
+from quant.gguf_file import read_metadata
+from quant.gguf_output import TensorSpec, create
 from quant.recipes import RECIPES, ModelFacts, choose_types, fit_to_row, recipe
 from tests.tiny import quiet_llama_cpp
 

@@ -10,7 +10,8 @@ import pytest
 from quant import stream
 from quant.codec import dequantize_rows, quantize_rows
 from quant.errors import BadTensor
-from quant.gguf_file import TensorSpec, create, read_metadata
+from quant.gguf_file import read_metadata
+from quant.gguf_output import TensorSpec, create
 from quant.stream import Piece, Progress, TensorStream, stream_tensors
 
 COLUMNS = 256

@@ -1,0 +1,85 @@
+"""Where a checkpoint's files are: a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from convert.errors import BrokenCheckpoint
+
+HUB_PREFIX = "hf:"
+
+
+class Source(Protocol):
+    """Files by name. `read` is safe from any thread and may give fewer bytes than asked for."""
+
+    label: Path  # what messages call it
+    name: str  # the model's name when its config has none
+
+    def files(self) -> list[str]: ...
+
+    def size(self, file: str) -> int | None:
+        """None when there is no such file."""
+        ...
+
+    def stamp(self, file: str) -> str:
+        """Changes when the file changes."""
+        ...
+
+    def read(self, file: str, start: int, n_bytes: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def open_source(where: Path | str) -> Source:
+    """A folder's path, or hf:owner/repo[@revision]."""
+    text = str(where)
+    if text.startswith(HUB_PREFIX):
+        from convert.hub_source import HubSource
+
+        return HubSource(text.removeprefix(HUB_PREFIX))
+    return FolderSource(Path(where))
+
+
+class FolderSource:
+    """Files of a folder, each opened once."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise BrokenCheckpoint(f"{folder} is not a folder with a checkpoint.")
+        self.label = folder
+        self.name = folder.resolve().name
+        self._descriptors: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.label.iterdir() if path.is_file())
+
+    def size(self, file: str) -> int | None:
+        path = self.label / file
+        return path.stat().st_size if path.is_file() else None
+
+    def stamp(self, file: str) -> str:
+        status = (self.label / file).stat()
+        return f"{self.label.resolve() / file} {status.st_size} {status.st_mtime_ns}"
+
+    def read(self, file: str, start: int, n_bytes: int) -> bytes:
+        descriptor = self._descriptor(file)
+        if hasattr(os, "pread"):
+            return os.pread(descriptor, n_bytes, start)
+        with self._lock:
+            os.lseek(descriptor, start, os.SEEK_SET)
+            return os.read(descriptor, n_bytes)
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _descriptor(self, file: str) -> int:
+        with self._lock:
+            if file not in self._descriptors:
+                self._descriptors[file] = os.open(self.label / file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            return self._descriptors[file]
