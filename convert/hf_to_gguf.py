@@ -18,7 +18,7 @@ from convert.plan import FilePlan
 from quant.gguf_output import TensorSpec
 from quant.imatrix import ImportanceMatrix, load
 from quant.recipes import Recipe, choose_types, recipe
-from quant.splits import PlannedFile, create_parts, plan_files, plan_parts
+from quant.splits import PlannedFile, create_parts, finish, plan_files, plan_parts
 from quant.stream import Progress, TensorStream, largest_block, memory_bytes, stream_tensors
 
 __all__ = [
@@ -236,6 +236,7 @@ def _write(
                 for tensor, spec in zip(planned.plan.tensors, planned.specs, strict=True)
             ]
         stream_tensors(streams, jobs=jobs, progress=progress)
+        finish(stream.output for stream in streams)
 
 
 def _converted(output: _Output) -> ConvertedFile:

@@ -55,6 +55,7 @@ class GGUFOutput:
         self._descriptor = descriptor
         self._missing = {t.name: t.n_bytes for t in tensors if t.name not in self.complete}
         self._lock = threading.Lock()
+        self._finished = False
         self._write_at(header, 0)
 
     def write(self, name: str, position: int, data: memoryview | bytes) -> None:
@@ -65,16 +66,20 @@ class GGUFOutput:
         self._write_at(data, tensor.offset + position)
         with self._lock:
             self._missing[name] -= len(data)
-            if not self._missing[name]:
-                self._journal.note(name, tensor.n_bytes)
+            is_complete = not self._missing[name]
+        if is_complete:
+            self._journal.note(name, tensor.n_bytes)
 
     def finish(self) -> None:
-        """Check that every byte was written, pad, and force the file to the disk."""
+        """Check that every byte was written, pad, and force the file to the disk. Once is enough."""
+        if self._finished:
+            return
         for name, missing in self._missing.items():
             if missing:
                 raise OutputError(f"{self.path}: tensor {name} lacks {missing} bytes.")
         os.ftruncate(self._descriptor, self.n_bytes)
         os.fsync(self._descriptor)
+        self._finished = True
 
     def _write_at(self, data: memoryview | bytes, offset: int) -> None:
         view = memoryview(data)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ SYNC_SECONDS = 5.0
 
 
 class Journal:
-    """Not safe for threads; its owner holds a lock. Without `sources` nothing is ever kept."""
+    """`note` may be called from any thread. Without `sources` nothing is ever kept."""
 
     def __init__(self, path: Path, descriptor: int, header: bytes, sources: str | None) -> None:
         self.complete: frozenset[str] = frozenset()
@@ -33,6 +34,8 @@ class Journal:
         self._pending: list[str] = []
         self._pending_bytes = 0
         self._synced_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
 
     def resume(self, partial: int) -> bool:
         """Take over what an earlier run of the same plan noted. False when there is none."""
@@ -64,24 +67,35 @@ class Journal:
         """All bytes of a tensor were written."""
         if self._file is None:
             return
-        self._pending.append(name)
-        self._pending_bytes += n_bytes
-        if self._pending_bytes >= SYNC_BYTES or time.monotonic() - self._synced_at >= SYNC_SECONDS:
-            self.flush()
+        with self._lock:
+            self._pending.append(name)
+            self._pending_bytes += n_bytes
+            due = self._pending_bytes >= SYNC_BYTES or time.monotonic() - self._synced_at >= SYNC_SECONDS
+        # Only one thread waits for the disk; the others go on.
+        if due and self._flushing.acquire(blocking=False):
+            try:
+                self._flush()
+            finally:
+                self._flushing.release()
 
     def flush(self) -> bool:
         """Force what was noted to the disk. True when there is something worth keeping."""
         if self._file is None:
             return False
+        with self._flushing:
+            self._flush()
+        return bool(self.complete)
+
+    def _flush(self) -> None:
+        with self._lock:
+            names, self._pending, self._pending_bytes = self._pending, [], 0
+            self._synced_at = time.monotonic()
         # A full disk is a reason to stop that must not be lost behind a second error.
         with contextlib.suppress(OSError):
-            if self._pending:
+            if names:
                 os.fsync(self._descriptor)
-                self._append(self._pending)
-                self.complete |= set(self._pending)
-                self._pending, self._pending_bytes = [], 0
-            self._synced_at = time.monotonic()
-        return bool(self.complete)
+                self._append(names)
+                self.complete |= set(names)
 
     def close(self, *, keep: bool) -> None:
         if self._file is not None:

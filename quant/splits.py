@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,13 @@ def create_parts(
             output = stack.enter_context(create(file, keys, group, sources=sources, restart=restart))
             outputs |= dict.fromkeys((tensor.name for tensor in group), output)
         yield outputs
+        finish(outputs.values())
+
+
+def finish(outputs: Iterable[GGUFOutput]) -> None:
+    """All bytes of all files are on the disk before the first file gets its final name."""
+    for output in outputs:
+        output.finish()
 
 
 def read_model(path: Path | str, arrays: bool = True) -> GGUFMetadata:

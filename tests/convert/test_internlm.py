@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from convert import vocab_sentencepiece
+from convert.added_tokens import AddedToken
 from convert.errors import BrokenCheckpoint, ConvertError, UnsupportedArchitecture
 from convert.hf_to_gguf import convert
 from quant.gguf_file import read_metadata
@@ -141,6 +143,21 @@ def test_chat_tokens(tmp_path: Path) -> None:
         assert llama.tokenize("<|im_start|>user\nthe dog<|im_end|>\n", special=True) == expected
         assert llama.piece(ids["<|plugin|>"]) == b"<|plugin|>" and llama.piece(ids["<|im_end|>"]) == b""
         assert llama.is_end(ids["<|im_end|>"]) and llama.is_end(2) and not llama.is_end(ids["<|action_end|>"])
+
+
+def test_pieces_that_llama_cpp_cannot_name() -> None:
+    model = vocab_sentencepiece.SentencePieceModel(
+        [("<unk>", 0, 2), ("\0", 0, 1), ("a", -1, 1)], vocab_sentencepiece.BPE
+    )
+    vocabulary = vocab_sentencepiece.Vocabulary(model, [], {}, True)
+    keys = vocab_sentencepiece.fields(vocabulary, 5)
+    assert keys["tokenizer.ggml.tokens"] == ["<unk>", "[PAD1]", "a", "[PAD3]", "[PAD4]"]
+    assert keys["tokenizer.ggml.token_type"].tolist() == [2, 5, 1, 5, 5]
+    double = vocab_sentencepiece.Vocabulary(model, [AddedToken(3, "a", special=True)], {}, True)
+    with pytest.raises(BrokenCheckpoint, match="Ids 2 and 3 have the token 'a'"):
+        vocab_sentencepiece.fields(double, 5)
+    with pytest.raises(BrokenCheckpoint, match="has id 2; the model has 2 tokens"):
+        vocab_sentencepiece.fields(vocabulary, 2)
 
 
 def test_base_models_end_with_the_document(tmp_path: Path) -> None:

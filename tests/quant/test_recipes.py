@@ -89,6 +89,10 @@ def test_rows_that_are_no_whole_blocks(type: str, columns: int, expected: str) -
     assert fit_to_row(type, columns) == expected
 
 
+def test_aliases() -> None:
+    assert [recipe(name).name for name in ("q3_k", "Q4_K", "Q5_K")] == ["Q3_K_M", "Q4_K_M", "Q5_K_M"]
+
+
 def test_errors() -> None:
     with pytest.raises(UnknownType, match="Did you mean Q4_K_M"):
         recipe("q4km")
@@ -130,7 +134,10 @@ def test_llama_cpp_chooses_the_same(name: str, variant: dict[str, int], tmp_path
     check_against_llama_cpp(tmp_path, name, 0, variant)
 
 
-@pytest.mark.parametrize(("name", "experts"), [("Q4_K_M", 8), ("Q3_K_L", 8), ("Q6_K", 8), ("IQ4_XS", 2), ("Q4_K_S", 4)])
+@pytest.mark.parametrize(
+    ("name", "experts"),
+    [("Q4_K_M", 8), ("Q3_K_L", 8), ("Q6_K", 8), ("IQ4_XS", 2), ("Q4_K_S", 4), ("MXFP4_MOE", 8), ("TQ2_0", 8)],
+)
 def test_llama_cpp_chooses_the_same_for_experts(name: str, experts: int, tmp_path: Path) -> None:
     check_against_llama_cpp(tmp_path, name, experts, {})
 
