@@ -139,9 +139,10 @@ def _endpoint() -> str | None:
 
 
 def _client() -> httpx.Client:
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import get_token
 
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    token = get_token()
+    headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {token}"} if token else {})}
     return httpx.Client(headers=headers, follow_redirects=True, timeout=httpx.Timeout(30.0))
 
 
