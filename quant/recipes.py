@@ -184,7 +184,7 @@ def _has_experts(place: Place) -> bool:
     return place.facts.n_experts > 0
 
 
-_TERNARY: Rules = {"token_embd": [("Q4_K", _always)]}
+_FEW_VALUES: Rules = {"token_embd": [("Q4_K", _always)]}
 _EXPERTS_MXFP4: Rules = {key: [("MXFP4", _has_experts)] for key in ("ffn_gate", "ffn_up", "ffn_down")}
 
 _ALL = (
@@ -220,9 +220,9 @@ _ALL = (
     Recipe("IQ1_S", 24, "IQ1_S", _LOW_A, output="Q5_K", needs_imatrix=True),
     Recipe("MXFP4_MOE", 38, "Q8_0", _EXPERTS_MXFP4, output="Q8_0"),
     # For models that were trained with weights of so few values.
-    Recipe("TQ2_0", 37, "TQ2_0", _TERNARY, eight_experts=_KV8),
-    Recipe("TQ1_0", 36, "TQ1_0", _TERNARY, eight_experts=_KV8),
-    Recipe("Q2_0", 41, "Q2_0", eight_experts=_KV8),
+    Recipe("TQ2_0", 37, "TQ2_0", _FEW_VALUES, eight_experts=_KV8),
+    Recipe("TQ1_0", 36, "TQ1_0", _FEW_VALUES, eight_experts=_KV8),
+    Recipe("Q2_0", 41, "Q2_0", _FEW_VALUES, eight_experts=_KV8),
     Recipe("Q1_0", 40, "Q1_0", eight_experts=_KV8),
 )
 
