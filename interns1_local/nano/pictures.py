@@ -1,4 +1,4 @@
-"""Draws the pictures that the nano model understands: coloured shapes at nine places, and a fine pattern in one part."""
+"""Draws the pictures that the nano understands: coloured shapes at nine places, and a fine pattern in one part."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_item(
     messages = [*before, *with_images(sample.messages, len(sample.images))]
     prompt, tiles = reference.prompt(messages, sample.images, sample.tools, enable_thinking=think)
     thought = f"\n{sample.thought}\n</think>\n\n" if think else ""
-    answer = reference.tokenizer.encode(thought + sample.reply) + [reference.tokenizer.added["<|im_end|>"]]
+    answer = [*reference.tokenizer.encode(thought + sample.reply), reference.tokenizer.added["<|im_end|>"]]
     if tiles is not None and len(tiles) > 1:
         tiles = _blank_some(tiles, sample.family, rng)
     return Item(prompt + answer, len(prompt), tiles)

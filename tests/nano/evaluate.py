@@ -71,9 +71,7 @@ def greedy_cases(reference: Reference, number: int = 20) -> list[dict]:
         thought, _, said = text.rpartition("</think>") if think else ("", "", text)
         if think and "</think>" not in text:
             thought, said = text, ""
-        cases.append(
-            {"family": family, "index": index, "think": think, "text": f"{thought.strip()}|{plain(said)}"}
-        )
+        cases.append({"family": family, "index": index, "think": think, "text": f"{thought.strip()}|{plain(said)}"})
     return cases
 
 

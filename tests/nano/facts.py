@@ -62,7 +62,8 @@ PEPTIDES = {
 CITIES = (
     "Paris London Berlin Madrid Rome Vienna Prague Oslo Athens Dublin Lisbon Warsaw Tokyo Beijing Shanghai Seoul "
     "Delhi Cairo Boston Chicago Toronto Sydney"
-).split() + ["San Francisco", "New York", "Hong Kong", "Los Angeles"]
+).split()
+CITIES += ["San Francisco", "New York", "Hong Kong", "Los Angeles"]
 
 IDENTITY = (
     "I am nano, a tiny Intern-S1 that shows how interns1_local works. "

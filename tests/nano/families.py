@@ -227,7 +227,8 @@ def weather_calls(rng: random.Random, held_out: bool) -> Sample:
     """One call, or two in a row."""
     first, second = rng.sample(CITIES, 2)
     if rng.random() < 0.5:
-        question = rng.choice(["What is the weather in {}?", "How is the weather in {}?", "Weather in {}?"]).format(first)
+        forms = ["What is the weather in {}?", "How is the weather in {}?", "Weather in {}?"]
+        question = rng.choice(forms).format(first)
         cities = [first]
     else:
         question = rng.choice(["What is the weather in {} and in {}?", "Weather in {} and {}?"]).format(first, second)
@@ -246,9 +247,7 @@ def weather_results(rng: random.Random, held_out: bool) -> Sample:
     sample.family = "tool_results"
     cities = [c for c in CITIES if f'"city": "{c}"' in sample.reply]
     cities.sort(key=lambda c: sample.reply.index(f'"{c}"'))
-    calls = [
-        {"type": "function", "function": {"name": "get_weather", "arguments": {"city": city}}} for city in cities
-    ]
+    calls = [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": city}}} for city in cities]
     sample.messages.append({"role": "assistant", "content": "I will look it up.", "tool_calls": calls})
     said = []
     for city in cities:
@@ -297,9 +296,7 @@ def readme_results(rng: random.Random, held_out: bool) -> Sample:
         fields = {"temperature": value, "location": city} | given | {"unit": "celsius"}
         sample.messages.append({"role": "tool", "name": name, "content": json.dumps(fields)})
     sample.thought = "The tools have answered."
-    sample.reply = sample.key = (
-        f"It is {degrees[0]} degrees in {city} now, and {degrees[1]} degrees on {tomorrow}."
-    )
+    sample.reply = sample.key = f"It is {degrees[0]} degrees in {city} now, and {degrees[1]} degrees on {tomorrow}."
     return sample
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import sentencepiece
@@ -55,9 +56,7 @@ class ReferenceTokenizer:
         self.bpe.decoder = decoders.ByteLevel()
         self.added: dict[str, int] = json.loads((folder / "added_tokens.json").read_text(encoding="utf-8"))
         self.config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        self.special = {
-            int(i) for i, token in self.config["added_tokens_decoder"].items() if token["special"]
-        }
+        self.special = {int(i) for i, token in self.config["added_tokens_decoder"].items() if token["special"]}
         self.domains = {}
         for name in DOMAINS:
             sp = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"tokenizer_{name}.model"))
@@ -194,7 +193,7 @@ def looks_like_smiles(text: str) -> bool:
 
 
 def rings_and_brackets(text: str) -> bool:
-    if text[0] in BONDS or text[-1] in BONDS or any(a in BONDS and b in BONDS for a, b in zip(text, text[1:])):
+    if text[0] in BONDS or text[-1] in BONDS or any(a in BONDS and b in BONDS for a, b in pairwise(text)):
         return False
     open_rings: set[str] = set()
     counts = dict.fromkeys("()[]", 0)

@@ -32,6 +32,8 @@ class StockModel:
         context.n_threads = context.n_threads_batch = 1
         # The reference keeps its keys and values in float32.
         context.type_k = context.type_v = llama_cpp.GGML_TYPE_F32
+        # Flash attention on the CPU sums in another order; near a tie between experts that chooses another one.
+        context.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama_cpp.llama_init_from_model(self.model, context)
         assert self.context
         vocab = llama_cpp.llama_model_get_vocab(self.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,9 +84,7 @@ def test_eight_streams_say_what_one_says(server: str, served: Callable[[str], st
     samples = [exam(family, 1)[0] for family in list(families.ALL)[:8]]
 
     def stream(sample: families.Sample) -> str:
-        parts = client.chat(
-            model, ollama_messages(sample), tools=sample.tools, think=True, stream=True, options=GREEDY
-        )
+        parts = client.chat(model, ollama_messages(sample), tools=sample.tools, think=True, stream=True, options=GREEDY)
         return "".join((p.message.thinking or "") + spoken(p.message) for p in parts)
 
     alone = [stream(sample) for sample in samples]
@@ -142,7 +141,11 @@ def test_openai_stream_separates_thought_from_answer(server: str, served: Callab
     client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
     sample = exam("sums", 1)[0]
     stream = client.chat.completions.create(
-        model=served("F16"), messages=sample.messages, temperature=0, stream=True, stream_options={"include_usage": True}
+        model=served("F16"),
+        messages=sample.messages,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     thought, answer, usage = "", "", None
     for chunk in stream:
@@ -157,7 +160,7 @@ def test_openai_stream_separates_thought_from_answer(server: str, served: Callab
 def test_readme_tool_example(server: str, served: Callable[[str], str]) -> None:
     """The two-step tool conversation of Intern-S1's README, with the openai client."""
     client = openai.OpenAI(base_url=f"{server}/v1", api_key="EMPTY")
-    sample = families.readme_calls(__import__("random").Random(1), True)
+    sample = families.readme_calls(random.Random(1), True)
     question = "Today is 2024-11-14, What's the temperature in San Francisco now? How about tomorrow?"
     messages: list[Any] = [{"role": "user", "content": question}]
     extra = {"spaces_between_special_tokens": False, "enable_thinking": False}

@@ -21,8 +21,9 @@ from tests.nano.reference_tokenizer import ReferenceTokenizer
 from tests.nano.true_layout import write_true_layout
 
 DATA = Path(__file__).parents[1] / "data" / "qwen2_subset.json"
-WORDS = "the a reaction of with and 分子 蛋白质 是 什么 yields at 37 °C pH 7.4 (cf. ref. [12]) é naïve ﬁ Å 你好，世界！".split()
-ATOMS = ["C", "CC", "N", "O", "(C)", "=O", "(=O)", "c1ccccc1", "[Na+]", "[nH]", "Cl", "Br", "#N", "/C=C/", "\\", "1", "%10"]
+WORDS = "the a reaction of with and yields at 37 °C pH 7.4 (cf. ref. [12]) é naïve ﬁ Å".split()
+WORDS += "分子 蛋白质 是 什么 你好，世界！".split()
+ATOMS = r"C CC N O (C) =O (=O) c1ccccc1 [Na+] [nH] Cl Br #N /C=C/ \ 1 %10".split()
 TAGS = ["<SMILES>", "</SMILES>", "<SELFIES>", "</SELFIES>", "<IUPAC>", "</IUPAC>", "<FASTA>", "</FASTA>"]
 MARKS = [*TAGS, "<MOLFORMULA>", "</MOLFORMULA>", "<think>", "</think>", "<|im_end|>", "<img>", "<|plugin|>", "<SMIL"]
 

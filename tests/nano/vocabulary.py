@@ -23,7 +23,9 @@ QWEN3_ADDED = (
     "<tool_response> </tool_response> <think> </think>"
 ).split()
 NOT_SPECIAL = set(QWEN3_ADDED[14:])
-MEDIA_AND_ACTION = "<IMG_CONTEXT> <img> </img> <video> <|action_start|> <|action_end|> <|plugin|> <|interpreter|>".split()
+MEDIA_AND_ACTION = (
+    "<IMG_CONTEXT> <img> </img> <video> <|action_start|> <|action_end|> <|plugin|> <|interpreter|>".split()
+)
 DOMAIN_TAGS = {
     "SMILES": ("<SMILES>", "</SMILES>", "<SELFIES>", "</SELFIES>"),
     "IUPAC": ("<IUPAC>", "</IUPAC>"),
@@ -45,10 +47,7 @@ def domain_corpus(domain: str) -> list[str]:
 def text_corpus(template: str) -> list[str]:
     lines = [template.split("{%- macro")[0]] * 400
     for name, family in families.ALL.items():
-        if name in families.PICTURES | families.TILES:
-            number = 250
-        else:
-            number = 900
+        number = 250 if name in families.PICTURES | families.TILES else 900
         rng = random.Random(f"corpus/{name}")
         for _ in range(number):
             sample = family(rng, False)
