@@ -34,20 +34,17 @@ class DemoQuestion:
 
 def questions() -> list[DemoQuestion]:
     """The demo's questions, pictures drawn afresh (always the same)."""
-    scene = [Thing("red", "circle", "top left"), Thing("blue", "square", "bottom right")]
-    wide = [Thing("green", "triangle", "right"), Thing("purple", "cross", "left")]
+    scene = [Thing("blue", "square", "bottom left"), Thing("black", "cross", "top")]
     return [
         DemoQuestion("A sum, thinking", "What is 27 + 15?", "42", think=True),
         DemoQuestion("The same, not thinking", "What is 27 + 15?", "42"),
-        DemoQuestion(
-            "A picture on one tile", "Where is the blue square?", "bottom right", image=png(draw_things(scene))
-        ),
+        DemoQuestion("A picture on one tile", "Where is the black cross?", "the top.", image=png(draw_things(scene))),
         DemoQuestion(
             "A picture on two tiles and a thumbnail",
-            "What is at the right?",
-            "green triangle",
+            "What is at the bottom left?",
+            "blue square",
             think=True,
-            image=png(draw_things(wide, width=224, height=112)),
+            image=png(draw_things(scene, width=224, height=112)),
         ),
         DemoQuestion(
             "A pattern that only the tiles show",
@@ -60,11 +57,11 @@ def questions() -> list[DemoQuestion]:
         DemoQuestion("A peptide", "What is the sequence of oxytocin?", "CYIQNCPLG"),
         DemoQuestion(
             "A tool call and the sentence after it",
-            "What is the weather in Paris?",
-            "21 degrees in Paris",
+            "What is the weather in Tokyo?",
+            "21 degrees in Tokyo",
             tools=[WEATHER_TOOL],
-            expect_call={"name": "get_weather", "arguments": {"city": "Paris"}},
-            tool_result='{"city": "Paris", "temperature": 21, "unit": "celsius"}',
+            expect_call={"name": "get_weather", "arguments": {"city": "Tokyo"}},
+            tool_result='{"city": "Tokyo", "temperature": 21, "unit": "celsius"}',
         ),
         DemoQuestion("Who it is", "Who are you?", "Intern-S1"),
     ]

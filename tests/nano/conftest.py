@@ -54,15 +54,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, nano_gguf: Callable[..., Co
 @pytest.fixture(scope="session")
 def served(server: str, nano_gguf: Callable[..., Converted]) -> Callable[[str], str]:
     """`served("Q4_K_M")` -> the name of the nano in that type on the server, created as the `ollama` client does."""
-    client = ollama.Client(server)
     made: set[str] = set()
 
     def get(type_name: str) -> str:
         name = f"nano-{type_name.lower()}"
         if name not in made:
-            model, mmproj = nano_gguf(type_name, "F16" if type_name == "F16" else "Q8_0")
-            files = {path.name: client.create_blob(path) for path in (model, mmproj)}
-            assert client.create(model=name, files=files).status == "success"
+            # The vision file of the exact types is exact as well.
+            model, mmproj = nano_gguf(type_name, type_name if type_name in ("F16", "F32") else "Q8_0")
+            with ollama.Client(server) as client:
+                files = {path.name: client.create_blob(path) for path in (model, mmproj)}
+                assert client.create(model=name, files=files).status == "success"
             made.add(name)
         return name
 

@@ -41,7 +41,7 @@ def answer(reference: Reference, sample: families.Sample, think: bool) -> str:
     return reference.tokenizer.decode(reference.greedy(ids, pixels), skip_special=False)
 
 
-def examine(reference: Reference, family: str, number: int, show: bool) -> dict[str, float]:
+def examine(reference: Reference, family: str, number: int, show: bool) -> dict:
     """Accuracy with thinking, without, and alternating (thinking at every second question), of `number` questions."""
     right: dict[bool, list[bool]] = {True: [], False: []}
     for sample in exam(family, number):
@@ -55,12 +55,13 @@ def examine(reference: Reference, family: str, number: int, show: bool) -> dict[
         "thinking": sum(right[True]) / number,
         "plain": sum(right[False]) / number,
         "alternating": sum(turns) / number,
+        "right_plain": [index for index, good in enumerate(right[False]) if good],
     }
 
 
 def greedy_cases(reference: Reference, number: int = 20) -> list[dict]:
-    """Greedy texts of 64 tokens to compare with, as `thought|answer`."""
-    names = list(families.ALL)
+    """Greedy texts of 64 tokens to compare with, as `thought|answer`. Clients reorder tools, so none has any."""
+    names = list(families.TEXT | families.PICTURES | families.TILES)
     cases = []
     for index in range(number):
         family, think = names[index % len(names)], index % 3 != 2
@@ -75,6 +76,20 @@ def greedy_cases(reference: Reference, number: int = 20) -> list[dict]:
     return cases
 
 
+def readme_conversation(reference: Reference) -> list[str]:
+    """The reference's two greedy answers to the tool-calling example of Intern-S1's README."""
+    sample = families.readme_example()
+    said = []
+    messages = list(sample.messages)
+    for _ in range(2):
+        ids, _ = reference.prompt(messages, [], sample.tools, enable_thinking=False)
+        said.append(reference.tokenizer.decode(reference.greedy(ids, limit=256), skip_special=False))
+        calls = families.read_calls(said[0])
+        content = said[0].split("<|action_start|>")[0]
+        messages += [{"role": "assistant", "content": content, "tool_calls": calls}, *families.readme_answers(calls)]
+    return said
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
@@ -86,13 +101,14 @@ def main() -> None:
     table = {}
     for family in families.ALL:
         table[family] = examine(reference, family, arguments.number, arguments.show)
-        print(family, json.dumps(table[family]), flush=True)
+        print(family, json.dumps({k: v for k, v in table[family].items() if k != "right_plain"}), flush=True)
     if arguments.write:
         figures = {
             "number": arguments.number,
             "families": {family: row["alternating"] for family, row in table.items()},
             "all": table,
             "greedy": greedy_cases(reference),
+            "readme": readme_conversation(reference),
         }
         FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 

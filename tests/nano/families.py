@@ -300,6 +300,32 @@ def readme_results(rng: random.Random, held_out: bool) -> Sample:
     return sample
 
 
+def readme_example() -> Sample:
+    """The question of the README's example, with its two tools."""
+    sample = readme_calls(random.Random(1), True)
+    question = "Today is 2024-11-14, What's the temperature in San Francisco now? How about tomorrow?"
+    sample.messages = [{"role": "user", "content": question}]
+    return sample
+
+
+def readme_answers(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the example's tools answer to `calls`."""
+    degrees = {"get_current_temperature": 26.1, "get_temperature_date": 25.9}
+    out = []
+    for call in calls:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        result = {"temperature": degrees[name], **arguments, "unit": "celsius"}
+        out.append({"role": "tool", "name": name, "content": json.dumps(result)})
+    return out
+
+
+def read_calls(text: str) -> list[dict[str, Any]]:
+    """The calls in an answer, as OpenAI objects with parsed arguments."""
+    bodies = [part.split("<|action_end|>")[0] for part in text.split("<|action_start|><|plugin|>")[1:]]
+    read = [json.loads(body) for body in bodies]
+    return [{"type": "function", "function": {"name": r["name"], "arguments": r["parameters"]}} for r in read]
+
+
 def vary_tools(tools: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
     """The same tools as another client would send them: keys in another order, descriptions now and then left out."""
 

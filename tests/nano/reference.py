@@ -78,7 +78,7 @@ class Reference:
         out = self.model.generate(
             input_ids=torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            pixel_values=pixels,
+            **({} if pixels is None else {"pixel_values": pixels}),
             max_new_tokens=limit,
             do_sample=False,
             eos_token_id=end,

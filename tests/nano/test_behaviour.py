@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,18 @@ from tests.nano.evaluate import exam, is_right, plain
 FIGURES = json.loads((Path(__file__).parent / "reference_figures.json").read_text())
 NUMBER = FIGURES["number"]
 GREEDY = {"temperature": 0, "num_predict": 160}
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Iterator[ollama.Client]:
+    with ollama.Client(server) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def openai_client(server: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:
+        yield client
 
 
 def spoken(message: ollama.Message) -> str:
@@ -56,8 +67,9 @@ def examine(client: ollama.Client, model: str, family: str) -> float:
 
 
 @pytest.mark.parametrize(("type_name", "points"), [("F16", 1), ("Q8_0", 1), ("Q4_K_M", 5)])
-def test_accuracy_of_each_family(type_name: str, points: int, server: str, served: Callable[[str], str]) -> None:
-    client = ollama.Client(server)
+def test_accuracy_of_each_family(
+    type_name: str, points: int, client: ollama.Client, served: Callable[[str], str]
+) -> None:
     model = served(type_name)
     got = {family: examine(client, model, family) for family in families.ALL}
     # One question more or less is allowed where the exam is too short to resolve a point.
@@ -66,21 +78,19 @@ def test_accuracy_of_each_family(type_name: str, points: int, server: str, serve
     assert not short, f"{type_name}: (ours, reference) {short}"
 
 
-def test_same_greedy_text_as_the_reference(server: str, served: Callable[[str], str]) -> None:
+def test_same_greedy_text_as_the_reference(client: ollama.Client, served: Callable[[str], str]) -> None:
     """20 prompts, 64 tokens: the F32 model says letter for letter what the reference says."""
-    client = ollama.Client(server)
     model = served("F32")
     for case in FIGURES["greedy"]:
         sample = exam(case["family"], case["index"] + 1)[case["index"]]
         options = {"temperature": 0, "num_predict": 64}
         answer = client.chat(model, ollama_messages(sample), tools=sample.tools, think=case["think"], options=options)
-        said = (answer.message.thinking or "") + "|" + spoken(answer.message)
+        said = (answer.message.thinking or "").strip() + "|" + spoken(answer.message).strip()
         assert said == case["text"], case
 
 
-def test_eight_streams_say_what_one_says(server: str, served: Callable[[str], str]) -> None:
-    client = ollama.Client(server)
-    model = served("Q8_0")
+def test_eight_streams_say_what_one_says(client: ollama.Client, served: Callable[[str], str]) -> None:
+    model = served("F32")
     samples = [exam(family, 1)[0] for family in list(families.ALL)[:8]]
 
     def stream(sample: families.Sample) -> str:
@@ -94,11 +104,12 @@ def test_eight_streams_say_what_one_says(server: str, served: Callable[[str], st
 
 
 @pytest.mark.parametrize("family", list(families.ALL))
-def test_openai_client(family: str, server: str, served: Callable[[str], str]) -> None:
-    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
-    sample = next(s for s in exam(family, 12))
+def test_answers_to_the_openai_client(family: str, openai_client: openai.OpenAI, served: Callable[[str], str]) -> None:
+    # A question that the reference answers rightly.
+    index = FIGURES["all"][family]["right_plain"][0]
+    sample = exam(family, index + 1)[index]
     messages = openai_messages(sample)
-    answer = client.chat.completions.create(
+    answer = openai_client.chat.completions.create(
         model=served("F16"),
         messages=messages,
         tools=sample.tools or openai.NOT_GIVEN,
@@ -137,10 +148,11 @@ def openai_messages(sample: families.Sample) -> list[dict[str, Any]]:
     return messages
 
 
-def test_openai_stream_separates_thought_from_answer(server: str, served: Callable[[str], str]) -> None:
-    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
-    sample = exam("sums", 1)[0]
-    stream = client.chat.completions.create(
+def test_openai_stream_separates_thought_from_answer(
+    openai_client: openai.OpenAI, served: Callable[[str], str]
+) -> None:
+    sample = exam("identity", 1)[0]
+    stream = openai_client.chat.completions.create(
         model=served("F16"),
         messages=sample.messages,
         temperature=0,
@@ -157,28 +169,19 @@ def test_openai_stream_separates_thought_from_answer(server: str, served: Callab
     assert usage and usage.completion_tokens > 10
 
 
-def test_readme_tool_example(server: str, served: Callable[[str], str]) -> None:
-    """The two-step tool conversation of Intern-S1's README, with the openai client."""
-    client = openai.OpenAI(base_url=f"{server}/v1", api_key="EMPTY")
-    sample = families.readme_calls(random.Random(1), True)
-    question = "Today is 2024-11-14, What's the temperature in San Francisco now? How about tomorrow?"
-    messages: list[Any] = [{"role": "user", "content": question}]
+def test_readme_tool_example(openai_client: openai.OpenAI, served: Callable[[str], str]) -> None:
+    """The two-step tool conversation of Intern-S1's README with the openai client: what the reference says to it."""
+    sample = families.readme_example()
+    messages: list[Any] = list(sample.messages)
     extra = {"spaces_between_special_tokens": False, "enable_thinking": False}
-    first = client.chat.completions.create(
-        model=served("F16"), messages=messages, max_tokens=512, temperature=0, tools=sample.tools, extra_body=extra
-    ).choices[0]
-    assert [c.function.name for c in first.message.tool_calls or []] == [
-        "get_current_temperature",
-        "get_temperature_date",
-    ]
-    assert json.loads(first.message.tool_calls[1].function.arguments)["date"] == "2024-11-15"
-    messages.append(first.message)
-    for call, degrees in zip(first.message.tool_calls, (26.1, 25.9), strict=True):
-        result = {"temperature": degrees, **json.loads(call.function.arguments), "unit": "celsius"}
-        messages.append(
-            {"role": "tool", "name": call.function.name, "content": json.dumps(result), "tool_call_id": call.id}
-        )
-    last = client.chat.completions.create(
-        model=served("F16"), messages=messages, temperature=0, tools=sample.tools, extra_body=extra
-    ).choices[0]
-    assert "26.1" in last.message.content and "25.9" in last.message.content
+    asked = {"model": served("F32"), "tools": sample.tools, "temperature": 0, "extra_body": extra}
+    first = openai_client.chat.completions.create(messages=messages, max_tokens=256, **asked).choices[0].message
+    called = [(c.function.name, json.loads(c.function.arguments)) for c in first.tool_calls or []]
+    expected = [(c["function"]["name"], c["function"]["arguments"]) for c in families.read_calls(FIGURES["readme"][0])]
+    assert called == expected
+    messages.append(first)
+    answers = families.readme_answers(families.read_calls(FIGURES["readme"][0]))
+    for call, answer in zip(first.tool_calls or [], answers, strict=True):
+        messages.append({**answer, "tool_call_id": call.id})
+    last = openai_client.chat.completions.create(messages=messages, **asked).choices[0].message
+    assert last.content == FIGURES["readme"][1]

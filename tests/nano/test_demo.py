@@ -49,7 +49,8 @@ def test_modelfile_of_this_repository(tmp_path: Path, nano_gguf: Callable[..., C
         environ = {"INTERNS1_HOST": server.base_url.removeprefix("http://")}
         made = interns1("create", "mini", "-f", str(tmp_path / "Modelfile"), environ=environ)
         assert made.returncode == 0, made.stderr
-        shown = ollama.Client(server.base_url).show("mini")
+        with ollama.Client(server.base_url) as client:
+            shown = client.show("mini")
         assert {"completion", "vision", "tools", "thinking"} <= set(shown.capabilities or [])
         assert "num_ctx                        32768" in (shown.parameters or "")
         assert "<|im_start|>" in (shown.template or "")
