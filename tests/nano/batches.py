@@ -126,15 +126,14 @@ def collate(items: list[Item], pad: int, image: int) -> Batch:
 
 # Micro-batch -> its families with their shares. Rows of one micro-batch share their system prompt.
 KINDS: dict[str, dict[str, int]] = {
-    "text": {
-        "sums": 5, "name_to_smiles": 4, "smiles_to_name": 3, "name_to_iupac": 2, "peptides": 2, "identity": 1
-    },
+    "sums": {"sums": 1},
+    "text": {"name_to_smiles": 4, "smiles_to_name": 3, "name_to_iupac": 2, "peptides": 2, "identity": 1},
     "pictures": {"pictures": 1},
     "tiles": {"tiles": 1, "pattern": 1},
     "many_tiles": {"many_tiles": 1},
     "tools": {"tool_calls": 1, "tool_results": 1},
     "readme": {"tool_calls_readme": 1, "tool_results_readme": 1},
-}  # fmt: skip
+}
 
 TURNS = ("tiles", "tools", "tiles", "readme", "tools", "many_tiles")
 
@@ -150,10 +149,11 @@ class Batches:
         self.pad = reference.tokenizer.added["<|endoftext|>"]
 
     def step(self, number: int) -> dict[str, Batch]:
-        """Text and pictures at every step, thinking at every second one; the others take turns."""
+        """Sums, text and pictures at every step, thinking at every second one; the others take turns."""
         think = number % 2 == 1
         pictures = "pictures" if think else "talks"
-        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in ("text", pictures) if self.sizes.get(kind)}
+        always = [kind for kind in ("sums", "text", pictures) if self.sizes.get(kind)]
+        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in always}
         turns = [turn for turn in TURNS if self.sizes.get(turn)]
         turn = turns[number // 2 % len(turns)]
         return out | {turn: self.batch(turn, self.sizes[turn], think)}

@@ -29,8 +29,10 @@ AUX_WEIGHT = 0.01
 SHARDS = 2
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")
 # Rows of the micro-batches of one step in stage 2 (text) and stage 3 (mostly pictures).
-TEXT_FIRST = {"text": 32, "tools": 8, "readme": 4}
-EVERYTHING = {"text": 12, "pictures": 24, "talks": 28, "tiles": 10, "many_tiles": 3, "tools": 10, "readme": 5}
+TEXT_FIRST = {"sums": 48, "text": 24, "tools": 12, "readme": 5}
+EVERYTHING = {
+    "sums": 48, "text": 6, "pictures": 24, "talks": 20, "tiles": 10, "many_tiles": 3, "tools": 12, "readme": 5
+}  # fmt: skip
 
 
 def new_model(config: dict) -> InternVLForConditionalGeneration:
@@ -92,10 +94,11 @@ def answer_loss(model: InternVLForConditionalGeneration, batch: Batch) -> torch.
 def train(
     model: InternVLForConditionalGeneration, reference: Reference, out: Path, steps: int, sizes: dict, seed: int
 ) -> None:
-    """Stage 2 or 3: questions and answers of all kinds in `sizes`, with the tower as it is."""
+    """Stage 2 or 3: questions and answers of all kinds in `sizes`, with tower and projector as they are."""
     batches = Batches(reference, seed, sizes)
     balance = RouterBalance(model)
     model.model.vision_tower.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.dim() > 1]
     others = [p for p in trained if p.dim() <= 1]
@@ -120,7 +123,7 @@ def train(
         if step % 50 == 0:
             said = " ".join(f"{kind} {value:.4f}" for kind, value in means.items())
             print(f"step {step}/{steps} {said} {time.time() - started:.0f} s", flush=True)
-        if step % 500 == 499:
+        if step % 250 == 249:
             save(model, out)
     save(model, out)
 
@@ -160,7 +163,8 @@ def main() -> None:
     parser.add_argument("--warm-up-steps", type=int, default=450)
     parser.add_argument("--text-steps", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--start-from", type=Path, help="a checkpoint to train further: only stage 3 follows")
+    parser.add_argument("--start-from", type=Path, help="a checkpoint to train further: stage 2 is left out")
+    parser.add_argument("--keep-tower", action="store_true", help="with --start-from: stage 1 is left out too")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -170,8 +174,9 @@ def main() -> None:
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
     if arguments.start_from:
         model.load_state_dict(load_model(arguments.start_from).state_dict())
-    else:
+    if not arguments.keep_tower:
         warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
+    if not arguments.start_from:
         train(model, reference, out, arguments.text_steps, TEXT_FIRST, SEED + 1)
     train(model, reference, out, arguments.steps, EVERYTHING, SEED + 2)
 

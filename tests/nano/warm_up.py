@@ -1,4 +1,8 @@
-"""Stage 1 of the training: the vision tower learns to say, for every cell of a tile, what is there."""
+"""Stage 1 of the training: the vision tower learns to say, for every cell of a tile, what is there.
+
+It says so in a fixed code: orthogonal unit vectors, one for each colour, shape and place, whose sum is the token. A
+code with equal lengths is quickly learned by the text model; features that a classifier can merely read are not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import time
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import InternVLForConditionalGeneration
 
 from interns1_local.nano.pictures import (
@@ -30,13 +33,15 @@ QUESTIONS = {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "place": len(
 SIZES = [(TILE, TILE), (TILE, TILE), (100, 100), (140, 140), (224, 112), (112, 224), (150, 112), (300, 225)]
 
 
-class CellHeads(nn.Module):
-    """Linear readers of each projected token: one for each question, and one for the token's own position."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.readers = nn.ModuleDict({name: nn.Linear(width, count) for name, count in QUESTIONS.items()})
-        self.position = nn.Linear(width, SIDE * SIDE)
+def code_book(width: int, seed: int) -> dict[str, torch.Tensor]:
+    """For each question orthonormal rows [classes, width] (row 0, nothing there, is zero), and for each position."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    book, used = {}, 0
+    for name, count in {**QUESTIONS, "position": SIDE * SIDE + 1}.items():
+        book[name] = torch.cat([torch.zeros(1, width), basis[used : used + count - 1]])
+        used += count - 1
+    return book
 
 
 def cell_labels(placed: list[Placed]) -> list[list[int]]:
@@ -88,11 +93,11 @@ def _labelled_pattern(rng: random.Random):
 def warm_up(
     model: InternVLForConditionalGeneration, reference: Reference, steps: int, seed: int, schedule, size: int = 64
 ) -> None:
-    """Train the tower and the projector on cells; the readers are thrown away."""
+    """Train the tower and the projector to write each cell's code."""
     rng = random.Random(seed)
-    heads = CellHeads(reference.config["text_config"]["hidden_size"])
+    book = code_book(reference.config["text_config"]["hidden_size"], seed)
     parameters = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
-    optimizer = torch.optim.AdamW([*parameters, *heads.parameters()], weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.01, betas=(0.9, 0.98))
     mean, std = (torch.tensor(reference.processor.__dict__[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
     started = time.time()
     for step in range(steps):
@@ -101,7 +106,7 @@ def warm_up(
         pictures, labels = zip(*(labelled_picture(rng) for _ in range(size)), strict=True)
         pixels = torch.stack([_pixels(p) for p in pictures]).sub(mean).div(std)
         tokens = model.model.get_image_features(pixel_values=pixels).pooler_output
-        loss, right = _loss(heads, tokens, torch.tensor(labels))
+        loss, right = _loss(book, tokens, torch.tensor(labels))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -116,16 +121,15 @@ def _pixels(picture) -> torch.Tensor:
     return data.view(picture.height, picture.width, 3).permute(2, 0, 1).float() / 255
 
 
-def _loss(heads: CellHeads, tokens: torch.Tensor, labels: torch.Tensor):
-    """`tokens` [n, cells, width], `labels` [n, questions, cells] -> the loss, and the share of right answers."""
-    where = torch.arange(SIDE * SIDE).repeat(len(tokens))
-    position = heads.position(tokens).flatten(0, 1)
-    loss = 0.1 * F.cross_entropy(position, where)
-    right = {"position": (position.argmax(-1) == where).float().mean().item()}
-    for number, (name, reader) in enumerate(heads.readers.items()):
-        wanted = labels[:, number].flatten()
-        said = reader(tokens).flatten(0, 1)
+def _loss(book: dict[str, torch.Tensor], tokens: torch.Tensor, labels: torch.Tensor):
+    """`tokens` [n, cells, width], `labels` [n, questions, cells] -> squared distance from the code, right answers."""
+    target = book["position"][1:].expand_as(tokens)
+    right = {}
+    for number, name in enumerate(QUESTIONS):
+        wanted = labels[:, number]
+        target = target + book[name][wanted]
         there = wanted > 0
-        loss = loss + (F.cross_entropy(said, wanted, reduction="none") * torch.where(there, 1.0, 0.3)).mean()
-        right[name] = (said.argmax(-1) == wanted)[there].float().mean().item()
-    return loss, right
+        said = (tokens @ book[name][1:].T).argmax(-1) + 1
+        right[name] = (said == wanted)[there].float().mean().item()
+    weight = torch.where(labels.sum(1) > 0, 1.0, 0.3)[..., None]
+    return ((tokens - target).square() * weight).sum(-1).mean(), right
