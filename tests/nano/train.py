@@ -50,9 +50,8 @@ class RouterBalance:
 
     def __init__(self, model: nn.Module) -> None:
         self.losses: list[torch.Tensor] = []
-        for module in model.modules():
-            if type(module).__name__ == "Qwen3MoeTopKRouter":
-                module.register_forward_hook(self._observe)
+        routers = [module for module in model.modules() if type(module).__name__ == "Qwen3MoeTopKRouter"]
+        self._hooks = [router.register_forward_hook(self._observe) for router in routers]
 
     def _observe(self, module, inputs, outputs) -> None:
         logits, _, chosen = outputs
@@ -63,6 +62,11 @@ class RouterBalance:
         total = torch.stack(self.losses).mean()
         self.losses.clear()
         return total
+
+    def close(self) -> None:
+        """Stop collecting: another stage has a collector of its own, and nobody would empty this one."""
+        for hook in self._hooks:
+            hook.remove()
 
 
 def schedule(step: int, steps: int, warm: int) -> float:
@@ -125,6 +129,7 @@ def train(
             print(f"step {step}/{steps} {said} {time.time() - started:.0f} s", flush=True)
         if step % 250 == 249:
             save(model, out)
+    balance.close()
     save(model, out)
 
 
