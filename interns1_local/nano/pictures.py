@@ -20,10 +20,11 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "cross")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-# Grid of tiles (columns, rows) -> the names of its parts, row by row.
+# Grid of tiles (columns, rows) -> the names of its parts, row by row. Each has another number of tiles: a prompt shows
+# how many tiles a picture has, never how they lay.
 PARTS = {
     (2, 1): ("left", "right"),
-    (1, 2): ("top", "bottom"),
+    (1, 3): ("top", "center", "bottom"),
     (2, 2): ("top left", "top right", "bottom left", "bottom right"),
 }
 

@@ -40,25 +40,20 @@ class Batch:
     tiles: torch.Tensor | None
 
 
-def make_item(
-    sample: families.Sample, reference: Reference, rng: random.Random, think: bool, before: list[dict]
-) -> Item:
+def make_item(sample: families.Sample, reference: Reference, think: bool, before: list[dict]) -> Item:
     """Ask `sample` after the messages `before` (a system prompt, another turn, or nothing)."""
     messages = [*before, *with_images(sample.messages, len(sample.images))]
     prompt, tiles = reference.prompt(messages, sample.images, sample.tools, enable_thinking=think)
-    thought = f"\n{sample.thought}\n</think>\n\n" if think else ""
-    answer = [*reference.tokenizer.encode(thought + sample.reply), reference.tokenizer.added["<|im_end|>"]]
-    if tiles is not None and len(tiles) > 1:
-        tiles = _blank_some(tiles, sample.family, rng)
+    answer = [*reference.tokenizer.encode(sample.said(think)), reference.tokenizer.added["<|im_end|>"]]
     return Item(prompt + answer, len(prompt), tiles)
 
 
 TALK_TURNS = 5
 
 
-def make_talk(reference: Reference, rng: random.Random, most_things: int) -> Item:
+def make_talk(reference: Reference, rng: random.Random) -> Item:
     """Several questions in a row about one picture: more to learn from each picture that is drawn."""
-    things = families.random_things(rng, rng.randint(1, most_things))
+    things = families.random_things(rng, rng.randint(1, 3))
     side = TILE + rng.choice([0, 0, rng.randint(-24, 24)])
     picture = draw_things(things, width=side, height=side, rng=rng)
     encode, end = reference.tokenizer.encode, [reference.tokenizer.added["<|im_end|>"]]
@@ -88,18 +83,6 @@ def draw_before(rng: random.Random) -> list[dict]:
         return list(HISTORY)
     sample = families.TEXT[rng.choice(list(families.TEXT))](rng, False)
     return [*sample.messages, {"role": "assistant", "content": sample.reply}]
-
-
-def _blank_some(tiles: torch.Tensor, family: str, rng: random.Random) -> torch.Tensor:
-    """Blank the thumbnail or the tiles of some pictures, so that neither alone is enough to learn from."""
-    if family != "tiles" or rng.random() < 0.6:
-        return tiles
-    tiles = tiles.clone()
-    if rng.random() < 0.5 and len(tiles) <= 5:
-        tiles[-1] = tiles[-1].amax()
-    else:
-        tiles[:-1] = tiles[:-1].amax()
-    return tiles
 
 
 def collate(items: list[Item], pad: int, image: int) -> Batch:
@@ -134,40 +117,42 @@ KINDS: dict[str, dict[str, int]] = {
     "tools": {"tool_calls": 1, "tool_results": 1},
     "readme": {"tool_calls_readme": 1, "tool_results_readme": 1},
 }
-
-TURNS = ("tiles", "tools", "tiles", "readme", "tools", "many_tiles")
+# Rows of the micro-batches of every step, plain and thinking, and of those that take turns.
+EVERY_STEP = ({"sums": 48, "text": 12, "pictures": 16}, {"sums": 16, "text": 12, "pictures": 16})
+TURNS = (
+    {"talks": 12, "tools": 16},
+    {"tiles": 8, "readme": 8},
+    {"talks": 12, "tools": 16},
+    {"tiles": 6, "many_tiles": 4, "readme": 8},
+)
 
 
 class Batches:
-    """An endless, seeded source of the micro-batches of one step."""
+    """An endless, seeded source of the micro-batches of one step; `held_out` draws from the examination half."""
 
-    def __init__(self, reference: Reference, seed: int, sizes: dict[str, int]) -> None:
+    def __init__(self, reference: Reference, seed: int, held_out: bool = False) -> None:
         self.reference = reference
         self.rng = random.Random(seed)
-        self.sizes = sizes
-        self.most_things = 3
+        self.held_out = held_out
         self.pad = reference.tokenizer.added["<|endoftext|>"]
 
     def step(self, number: int) -> dict[str, Batch]:
-        """Sums, text and pictures at every step, thinking at every second one; the others take turns."""
+        """The micro-batches of step `number`: thinking at every second one."""
         think = number % 2 == 1
-        pictures = "pictures" if think else "talks"
-        always = [kind for kind in ("sums", "text", pictures) if self.sizes.get(kind)]
-        out = {kind: self.batch(kind, self.sizes[kind], think) for kind in always}
-        turns = [turn for turn in TURNS if self.sizes.get(turn)]
-        turn = turns[number // 2 % len(turns)]
-        return out | {turn: self.batch(turn, self.sizes[turn], think)}
+        sizes = EVERY_STEP[think] | TURNS[number // 2 % len(TURNS)]
+        return {kind: self.batch(kind, size, think) for kind, size in sizes.items()}
 
     def batch(self, kind: str, size: int, think: bool) -> Batch:
         if kind == "talks":
-            talks = [make_talk(self.reference, self.rng, self.most_things) for _ in range(size)]
+            talks = [make_talk(self.reference, self.rng) for _ in range(size)]
             return collate(talks, self.pad, self.reference.tokenizer.added[IMAGE])
         names, weights = zip(*KINDS[kind].items(), strict=True)
         drawn = self.rng.choices(names, weights, k=size)
-        before = [] if "tool" in kind or kind == "readme" else draw_before(self.rng)
-        samples = [families.ALL[name](self.rng, False) for name in drawn]
-        if samples[0].tools and self.rng.random() < 0.6:
+        samples = [families.ALL[name](self.rng, self.held_out) for name in drawn]
+        plain = self.held_out or kind in ("tools", "readme")
+        before = [] if plain else draw_before(self.rng)
+        if samples[0].tools and not self.held_out and self.rng.random() < 0.6:
             tools = families.vary_tools(samples[0].tools, self.rng)
             samples = [replace(sample, tools=tools) for sample in samples]
-        items = [make_item(sample, self.reference, self.rng, think, before) for sample in samples]
+        items = [make_item(sample, self.reference, think, before) for sample in samples]
         return collate(items, self.pad, self.reference.tokenizer.added[IMAGE])

@@ -36,8 +36,12 @@ def plain(text: str) -> str:
 
 
 def answer(reference: Reference, sample: families.Sample, think: bool) -> str:
+    """The reference's greedy answer, with its thought."""
     messages = with_images(sample.messages, len(sample.images))
     ids, pixels = reference.prompt(messages, sample.images, sample.tools, enable_thinking=think)
+    expected = sample.said(think)
+    if reference.would_say(ids, pixels, reference.tokenizer.encode(expected)):
+        return expected
     return reference.tokenizer.decode(reference.greedy(ids, pixels), skip_special=False)
 
 

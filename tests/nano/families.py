@@ -30,7 +30,10 @@ class Sample:
     key: str
     images: list[Image.Image] = field(default_factory=list)
     tools: list[dict[str, Any]] | None = None
-    thumbnail_blank: bool = False
+
+    def said(self, think: bool) -> str:
+        """What the model shall say after the prompt."""
+        return f"\n{self.thought}\n</think>\n\n{self.reply}" if think else self.reply
 
 
 def ask(family: str, question: str, thought: str, reply: str, key: str | None = None) -> Sample:
@@ -43,7 +46,8 @@ def ask(family: str, question: str, thought: str, reply: str, key: str | None = 
 def sums(rng: random.Random, held_out: bool) -> Sample:
     while True:
         a, b = rng.randint(0, 49), rng.randint(0, 49)
-        if ((a * 31 + b * 17) % 10 == 3) == held_out:
+        # Modulo 11: each pair of last digits is trained, together with other tens.
+        if ((a * 7 + b * 13) % 11 == 3) == held_out:
             break
     question = rng.choice(["What is {} + {}?", "{} + {} = ?", "Add {} and {}.", "What is {}+{}?"]).format(a, b)
     tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10

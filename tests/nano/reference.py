@@ -71,6 +71,12 @@ class Reference:
         """Projected features [tiles, tokens per tile, hidden]."""
         return self.model.model.get_image_features(pixel_values=pixels).pooler_output
 
+    def would_say(self, ids: list[int], pixels: torch.Tensor | None, wanted: list[int]) -> bool:
+        """Whether the greedy continuation is `wanted` and then the end: one pass instead of one a token."""
+        wanted = [*wanted, self.tokenizer.added["<|im_end|>"]]
+        logits = self.logits(ids + wanted[:-1], pixels)
+        return logits[len(ids) - 1 :].argmax(-1).tolist() == wanted
+
     @torch.no_grad()
     def greedy(self, ids: list[int], pixels: torch.Tensor | None = None, limit: int = 128) -> list[int]:
         """Greedy continuation, without the end token."""

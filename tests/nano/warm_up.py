@@ -32,7 +32,9 @@ SIDE = TILE // 28
 SHARPNESS = 6.0
 # What a cell is asked: number of classes, 0 meaning nothing there.
 QUESTIONS = {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "place": len(PLACES) + 1, "pattern": 2}
-SIZES = [(TILE, TILE), (TILE, TILE), (100, 100), (140, 140), (224, 112), (112, 224), (150, 112), (300, 225)]
+SIZES = [(TILE, TILE), (TILE, TILE), (100, 100), (140, 140), (224, 112), (112, 224), (150, 112), (300, 225), (300, 300)]
+# Grids of tiles (columns, rows) that are cut from pictures of things.
+CUTS = [(2, 1), (1, 2), (2, 2), (3, 3), (4, 3)]
 
 
 def code_book(width: int, seed: int) -> dict[str, torch.Tensor]:
@@ -48,7 +50,7 @@ def code_book(width: int, seed: int) -> dict[str, torch.Tensor]:
 
 def cell_labels(placed: list[Placed]) -> list[list[int]]:
     """For each question the label of each cell: the thing that covers most of it, if a quarter is covered."""
-    labels = [[0] * (SIDE * SIDE) for _ in QUESTIONS]
+    labels = _nothing()
     for cell in range(SIDE * SIDE):
         row, column = divmod(cell, SIDE)
         covered = [(_overlap(p.x, p.half, column) * _overlap(p.y, p.half, row), p) for p in placed]
@@ -69,27 +71,46 @@ def _overlap(middle: float, half: float, cell: int) -> float:
 
 def labelled_picture(rng: random.Random):
     """A tile with the labels of its cells [questions, cells]."""
-    if rng.random() < 0.12:
+    kind = rng.random()
+    if kind < 0.12:
         return _labelled_pattern(rng)
     things = [
         Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), place)
         for place in rng.sample(PLACES, rng.choice([1, 2, 3, 4]))
     ]
     placed = place_things(things, rng)
+    if kind < 0.27:
+        # A part of a larger picture says nothing about its things: where they are, only the thumbnail can tell.
+        columns, rows = rng.choice(CUTS)
+        picture = draw_placed(placed, columns * TILE, rows * TILE, rng)
+        return _cut(picture, rng.randrange(columns), rng.randrange(rows)), _nothing()
     picture = draw_placed(placed, *rng.choice(SIZES), rng)
     return picture.resize((TILE, TILE), 3), cell_labels(placed)
 
 
+def _nothing() -> list[list[int]]:
+    return [[0] * (SIDE * SIDE) for _ in QUESTIONS]
+
+
+def _cut(picture, column: int, row: int):
+    return picture.crop((column * TILE, row * TILE, (column + 1) * TILE, (row + 1) * TILE))
+
+
 def _labelled_pattern(rng: random.Random):
+    """A tile with the pattern, one without, or the thumbnail, where it cannot be seen."""
     grid = rng.choice(list(PARTS))
     part = rng.choice(PARTS[grid])
-    number = PARTS[grid].index(part)
-    has = rng.random() < 0.5
-    row, column = divmod(number if has else (number + 1) % len(PARTS[grid]), grid[0])
-    box = (column * TILE, row * TILE, (column + 1) * TILE, (row + 1) * TILE)
-    labels = [[0] * (SIDE * SIDE) for _ in QUESTIONS]
-    labels[3] = [int(has)] * (SIDE * SIDE)
-    return draw_pattern(part, grid, rng).crop(box), labels
+    picture = draw_pattern(part, grid, rng)
+    labels = _nothing()
+    number, kind = PARTS[grid].index(part), rng.random()
+    if kind < 0.2:
+        return picture.resize((TILE, TILE), 3), labels
+    if kind < 0.5:
+        row, column = divmod((number + 1) % len(PARTS[grid]), grid[0])
+    else:
+        row, column = divmod(number, grid[0])
+        labels[3] = [1] * (SIDE * SIDE)
+    return _cut(picture, column, row), labels
 
 
 def warm_up(
