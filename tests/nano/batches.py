@@ -127,6 +127,22 @@ TURNS = (
 )
 
 
+# Tokens of a row, roughly: to share the work of a step evenly.
+ROW_TOKENS = {"sums": 20, "text": 45, "pictures": 60, "talks": 170, "tools": 160, "tiles": 120, "readme": 280}
+ROW_TOKENS["many_tiles"] = 250
+
+
+def shares(sizes: dict[str, int], workers: int) -> list[dict[str, int]]:
+    """The micro-batches of a step, dealt out to `workers`: the largest first, each to the one with the least."""
+    out: list[dict[str, int]] = [{} for _ in range(workers)]
+    load = [0] * workers
+    for kind, size in sorted(sizes.items(), key=lambda item: -item[1] * ROW_TOKENS[item[0]]):
+        least = load.index(min(load))
+        out[least][kind] = size
+        load[least] += size * ROW_TOKENS[kind]
+    return out
+
+
 class Batches:
     """An endless, seeded source of the micro-batches of one step; `held_out` draws from the examination half."""
 
@@ -136,11 +152,11 @@ class Batches:
         self.held_out = held_out
         self.pad = reference.tokenizer.added["<|endoftext|>"]
 
-    def step(self, number: int) -> dict[str, Batch]:
-        """The micro-batches of step `number`: thinking at every second one."""
+    def step(self, number: int, worker: int, workers: int) -> dict[str, Batch]:
+        """A worker's micro-batches of step `number`: thinking at every second one."""
         think = number % 2 == 1
         sizes = EVERY_STEP[think] | TURNS[number // 2 % len(TURNS)]
-        return {kind: self.batch(kind, size, think) for kind, size in sizes.items()}
+        return {kind: self.batch(kind, size, think) for kind, size in shares(sizes, workers)[worker].items()}
 
     def batch(self, kind: str, size: int, think: bool) -> Batch:
         if kind == "talks":

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.multiprocessing as mp
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -36,8 +37,7 @@ EXAM_ROWS = 48
 def new_model(config: dict) -> InternVLForConditionalGeneration:
     torch.manual_seed(SEED)
     model = InternVLForConditionalGeneration(internvl_config(config)).float()
-    # The plain loop over the experts is the fastest on CPU in bfloat16.
-    model.model.language_model.config._experts_implementation = "eager"
+    model.model.language_model.config._experts_implementation = "grouped_mm"
     # Strong position embeddings: what the tower says depends on where a patch stands.
     nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.5)
     nn.init.normal_(model.model.vision_tower.embeddings.cls_token, std=0.5)
@@ -93,51 +93,79 @@ def answer_scores(model: InternVLForConditionalGeneration, batch: Batch) -> tupl
 @torch.no_grad()
 def exam(model: InternVLForConditionalGeneration, batch: Batch) -> float:
     """The share of rows whose greedy answer is right to the letter."""
-    with torch.autocast("cpu", torch.bfloat16):
-        scores, wanted = answer_scores(model, batch)
+    scores, wanted = answer_scores(model, batch)
     row = (batch.labels[:, 1:] != -100).nonzero()[:, 0]
     wrong = row[scores.argmax(-1) != wanted].unique()
     return 1 - len(wrong) / len(batch.ids)
 
 
-def optimizers(model: InternVLForConditionalGeneration) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between embedding and output, AdamW for the rest; tower and projector stay as they are."""
-    model.model.vision_tower.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(False)
-    matrices, others = [], []
-    for name, p in model.named_parameters():
-        inner = p.dim() > 1 and not any(part in name for part in ("embed_tokens", "lm_head", "mlp.gate."))
-        if p.requires_grad:
-            (matrices if inner else others).append(p)
-    return [Muon(matrices, LEARNING_RATE), torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
+class Team:
+    """Worker processes with one thread each: gradients are added up in shared memory, each updates its own part.
+
+    Two threads of one process wait for each other in every small operation; two processes only twice a step.
+    """
+
+    def __init__(self, model: InternVLForConditionalGeneration, size: int) -> None:
+        model.model.vision_tower.requires_grad_(False)
+        model.model.multi_modal_projector.requires_grad_(False)
+        self.model = model.share_memory()
+        self.size = size
+        self.gradients = torch.zeros(size, sum(p.numel() for p in self.trained())).share_memory_()
+        self.barrier = mp.get_context("spawn").Barrier(size)
+
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def add_up(self, worker: int) -> None:
+        """Give every parameter the sum of all workers' gradients, clipped."""
+        parts = self.gradients[worker].split([p.numel() for p in self.trained()])
+        for p, part in zip(self.trained(), parts, strict=True):
+            part.zero_() if p.grad is None else part.copy_(p.grad.flatten())
+        self.barrier.wait()
+        total = self.gradients.sum(0)
+        total *= (1 / total.norm()).clamp(max=1.0)
+        for p, part in zip(self.trained(), total.split([p.numel() for p in self.trained()]), strict=True):
+            p.grad = part.view(p.shape)
+
+    def optimizers(self, worker: int) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices between embedding and output, AdamW for the rest: this worker's share of them."""
+        matrices, others = [], []
+        for name, p in self.model.named_parameters():
+            inner = p.dim() > 1 and not any(part in name for part in ("embed_tokens", "lm_head", "mlp.gate."))
+            if p.requires_grad:
+                (matrices if inner else others).append(p)
+        # Experts are the bulk of the matrices and alternate with each other in the list.
+        matrices.sort(key=lambda p: -p.numel())
+        mine = slice(worker, None, self.size)
+        return [Muon(matrices[mine], LEARNING_RATE), torch.optim.AdamW(others[mine], betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def train(
-    model: InternVLForConditionalGeneration, reference: Reference, out: Path, steps: int, seed: int
-) -> None:
-    """Stage 2: questions and answers of all kinds."""
-    batches = Batches(reference, seed)
+def train(worker: int, team: Team, out: Path, steps: int, seed: int) -> None:
+    """Stage 2: questions and answers of all kinds. Runs in each worker."""
+    torch.set_num_threads(1)
+    model, reference = team.model, Reference(out, weights=False)
+    batches = Batches(reference, seed + worker)
     balance = RouterBalance(model)
-    both = optimizers(model)
+    optimizers = team.optimizers(worker)
     started = time.time()
     means: dict[str, float] = {}
     for step in range(steps):
-        for optimizer in both:
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * schedule(step, steps, 50)
-        for kind, batch in batches.step(step).items():
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(*answer_scores(model, batch))
+        for p in team.trained():
+            p.grad = None
+        for kind, batch in batches.step(step, worker, team.size).items():
+            loss = F.cross_entropy(*answer_scores(model, batch))
             (loss + AUX_WEIGHT * balance.take()).backward()
             means[kind] = 0.95 * means.get(kind, loss.item()) + 0.05 * loss.item()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in both:
+        team.add_up(worker)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * schedule(step, steps, 50)
             optimizer.step()
+        team.barrier.wait()
         if step % 50 == 0:
             said = " ".join(f"{kind} {value:.4f}" for kind, value in means.items())
             print(f"step {step}/{steps} {said} {time.time() - started:.0f} s", flush=True)
-        if step % 250 == 249 or step == steps - 1:
+        if worker == 0 and (step % 250 == 249 or step == steps - 1):
             save(model, out)
             print("   right:", held_out_figures(model, reference), flush=True)
             balance.losses.clear()
@@ -188,6 +216,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--warm-up-steps", type=int, default=700)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--start-from", type=Path, help="a checkpoint to train further: the tower stays as it is")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -200,7 +229,8 @@ def main() -> None:
         model.load_state_dict(load_model(arguments.start_from).state_dict())
     else:
         warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
-    train(model, reference, out, arguments.steps, SEED + 1)
+    team = Team(model, arguments.workers)
+    mp.spawn(train, (team, out, arguments.steps, SEED + 1), team.size)
 
 
 if __name__ == "__main__":
