@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from convert import architectures, rope
 from convert.architectures import interns1_vision
@@ -17,6 +18,7 @@ from convert.errors import BrokenCheckpoint, ConvertError
 from convert.plan import FilePlan
 from quant.gguf_output import TensorSpec
 from quant.imatrix import ImportanceMatrix, load
+from quant.overrides import named_types
 from quant.recipes import Recipe, choose_types, recipe
 from quant.splits import PlannedFile, create_parts, finish, plan_files, plan_parts
 from quant.stream import Progress, TensorStream, largest_block, memory_bytes, stream_tensors
@@ -25,6 +27,7 @@ __all__ = [
     "ConversionPlan",
     "ConversionReport",
     "ConvertedFile",
+    "Options",
     "Progress",
     "convert",
     "plan_conversion",
@@ -66,15 +69,36 @@ class ConversionPlan:
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    output: Path
+class Options(TypedDict, total=False):
+    """What `convert` and `plan_conversion` may be told; `_Request` has the defaults.
+
+    type: a recipe of quant.recipes.RECIPES, such as Q4_K_M.
+    mmproj: the vision file; without it the vision part is left out.
+    mmproj_type: F32, F16, BF16 or Q8_0.
+    context_length: a context past the trained one, for models with dynamic rope scaling.
+    imatrix: an importance matrix in llama.cpp's GGUF format.
+    tensor_types: types for single tensors of the model, REGEX=TYPE each (see quant.overrides).
+    split_max_bytes: write the model in parts of at most this size.
+    """
+
     type: str
     mmproj: Path | None
     mmproj_type: str
     context_length: int | None
-    imatrix: ImportanceMatrix | None
+    imatrix: Path | None
+    tensor_types: Sequence[str]
     split_max_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    type: str = "Q8_0"
+    mmproj: Path | None = None
+    mmproj_type: str = "Q8_0"
+    context_length: int | None = None
+    imatrix: Path | None = None
+    tensor_types: Sequence[str] = ()
+    split_max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,36 +118,26 @@ def convert(
     checkpoint: Path | str,
     output: Path,
     *,
-    type: str = "Q8_0",
-    mmproj: Path | None = None,
-    mmproj_type: str = "Q8_0",
-    context_length: int | None = None,
-    imatrix: Path | None = None,
-    split_max_bytes: int | None = None,
     restart: bool = False,
     jobs: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[Options],
 ) -> ConversionReport:
     """Convert a checkpoint into a GGUF file and, when `mmproj` names one, a vision file.
 
-    A run that was stopped is continued by the same call: what is complete is kept beside the output.
+    A run that was stopped is continued by the same call: what is complete is kept beside the output. Keys and types
+    stand in the headers, so a call that asks for others begins anew.
 
     Args:
         checkpoint: a folder, or hf:owner/repo[@revision], which is read from the hub and not kept.
-        type: a recipe of quant.recipes.RECIPES, such as Q4_K_M.
-        mmproj_type: F32, F16, BF16 or Q8_0.
-        context_length: a context past the trained one, for models with dynamic rope scaling.
-        imatrix: an importance matrix in llama.cpp's GGUF format.
-        split_max_bytes: write the model in parts of at most this size.
         restart: begin anew even if a stopped run left something.
         jobs: worker threads; 0 takes one for each processor.
         progress: called on this thread after every block; an exception from it stops the run.
+        options: see `Options`.
     """
     started = time.monotonic()
-    weights = load(imatrix) if imatrix else None
-    request = _Request(Path(output), type, mmproj, mmproj_type, context_length, weights, split_max_bytes)
-    with Checkpoint(checkpoint) as source:
-        outputs = _plan(source, request)
+    with _planned(checkpoint, output, _Request(**options)) as (source, outputs):
+        weights = outputs[0].imatrix
         sources = source.stamp() + (weights.stamp() if weights else "")
         _write(outputs, sources, restart, jobs, progress)
     files = [_converted(output) for output in outputs]
@@ -131,31 +145,27 @@ def convert(
 
 
 def plan_conversion(
-    checkpoint: Path | str,
-    output: Path,
-    *,
-    type: str = "Q8_0",
-    mmproj: Path | None = None,
-    mmproj_type: str = "Q8_0",
-    context_length: int | None = None,
-    imatrix: Path | None = None,
-    split_max_bytes: int | None = None,
-    jobs: int = 0,
+    checkpoint: Path | str, output: Path, *, jobs: int = 0, **options: Unpack[Options]
 ) -> ConversionPlan:
     """What `convert` with these arguments would write. Reads the headers only."""
-    weights = load(imatrix) if imatrix else None
-    request = _Request(Path(output), type, mmproj, mmproj_type, context_length, weights, split_max_bytes)
+    with _planned(checkpoint, output, _Request(**options)) as (_, outputs):
+        files = [file for o in outputs for file in plan_files(o.path, o.plan.fields, o.specs, o.max_bytes)]
+        blocks = (largest_block(t.shape[-1], t.pieces) for planned in outputs for t in planned.plan.tensors)
+        return ConversionPlan(files, memory_bytes(max(blocks, default=0), jobs))
+
+
+@contextlib.contextmanager
+def _planned(checkpoint: Path | str, path: Path, request: _Request) -> Iterator[tuple[Checkpoint, list[_Output]]]:
+    """The open checkpoint and the files to be made of it, the model first."""
+    weights = load(request.imatrix) if request.imatrix else None
     with Checkpoint(checkpoint) as source:
-        outputs = _plan(source, request)
-    files = [file for o in outputs for file in plan_files(o.path, o.plan.fields, o.specs, o.max_bytes)]
-    blocks = (largest_block(t.shape[-1], t.pieces) for planned in outputs for t in planned.plan.tensors)
-    return ConversionPlan(files, memory_bytes(max(blocks, default=0), jobs))
+        yield source, _plan(source, Path(path), request, weights)
 
 
-def _plan(source: Checkpoint, request: _Request) -> list[_Output]:
-    mmproj, imatrix = request.mmproj, request.imatrix
-    if mmproj and mmproj.resolve() == request.output.resolve():
-        raise ConvertError(f"The model and its mmproj cannot both be written to {request.output}.")
+def _plan(source: Checkpoint, path: Path, request: _Request, imatrix: ImportanceMatrix | None) -> list[_Output]:
+    mmproj = request.mmproj
+    if mmproj and mmproj.resolve() == path.resolve():
+        raise ConvertError(f"The model and its mmproj cannot both be written to {path}.")
     chosen = recipe(request.type)
     if chosen.needs_imatrix and imatrix is None:
         raise ConvertError(f"{chosen.name} needs an importance matrix.")
@@ -166,7 +176,7 @@ def _plan(source: Checkpoint, request: _Request) -> list[_Output]:
         rope.stretch(text.fields, settings, request.context_length)
     vision = architecture.plan_vision(source) if mmproj else None
     _check_leftovers(source, with_vision=vision is not None)
-    model = _output(request.output, text, chosen, _text_types(text, chosen, imatrix is not None))
+    model = _output(path, text, chosen, _text_types(text, chosen, request.tensor_types, imatrix))
     if imatrix is not None:
         imatrix.check([(spec.name, spec.shape, spec.type) for spec in model.specs])
         text.fields.update(imatrix.fields())
@@ -184,9 +194,12 @@ def _output(path: Path, plan: FilePlan, chosen: Recipe, types: list[str]) -> _Ou
     return _Output(path, plan, specs)
 
 
-def _text_types(plan: FilePlan, chosen: Recipe, has_imatrix: bool) -> list[str]:
-    facts = replace(plan.facts, has_imatrix=has_imatrix)
-    picked = choose_types([(tensor.name, tensor.shape) for tensor in plan.tensors], chosen, facts)
+def _text_types(
+    plan: FilePlan, chosen: Recipe, tensor_types: Sequence[str], imatrix: ImportanceMatrix | None
+) -> list[str]:
+    shapes = [(tensor.name, tensor.shape) for tensor in plan.tensors]
+    facts = replace(plan.facts, has_imatrix=imatrix is not None)
+    picked = choose_types(shapes, chosen, facts, named_types(shapes, tensor_types, imatrix))
     return [type or "F32" for type in picked]
 
 

@@ -6,6 +6,7 @@ QuantError
   BadTensor            values or shapes that a type cannot hold
   BrokenGGUF           a GGUF file that contradicts itself
   OutputError          the output file cannot be written
+  BadMeasurement       logits or tokens that cannot be compared
 """
 
 from __future__ import annotations
@@ -41,4 +42,8 @@ class BrokenGGUF(QuantError):
 
 
 class OutputError(QuantError):
+    pass
+
+
+class BadMeasurement(QuantError):
     pass

@@ -38,6 +38,9 @@ class ImportanceMatrix:
         if found is None:
             return None
         matrices = int(np.prod(shape[:-2], dtype=np.int64))
+        if len(found) == 1 and found.size == matrices * shape[-1]:
+            # Stacked matrices that every token passes have one count for all of them.
+            found = found.reshape(matrices, -1)
         if found.shape != (matrices, shape[-1]):
             raise BadTensor(
                 f"{self.path} has weights of shape {list(found.shape)} for tensor {name} of shape {list(shape)}; "
@@ -70,14 +73,34 @@ class ImportanceMatrix:
         return keys
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A file as it is: by tensor name, sums of squares [matrices, columns] and how many rows each matrix saw."""
+
+    path: Path
+    entries: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    datasets: list[str]
+    n_chunks: int
+
+
 def load(path: Path) -> ImportanceMatrix:
+    found = read_statistics(path)
+    weights: dict[str, NDArray[np.float32]] = {}
+    blind: list[tuple[str, int]] = []
+    for name, (sums, counts) in found.entries.items():
+        weights[name], unseen = _means(sums, counts)
+        blind += [(name, index) for index in unseen]
+    return ImportanceMatrix(found.path, weights, found.datasets, found.n_chunks, blind)
+
+
+def read_statistics(path: Path) -> Statistics:
+    """The sums and counts of a file, checked."""
     path = Path(path)
     metadata = read_metadata(path)
     if metadata.fields.get("general.type") != "imatrix":
         raise BrokenGGUF(f"{path} is not an importance matrix in GGUF format.")
     tensors = {tensor.name: tensor for tensor in metadata.tensors}
-    weights: dict[str, NDArray[np.float32]] = {}
-    blind: list[tuple[str, int]] = []
+    entries: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for name, tensor in tensors.items():
         if not name.endswith(SUMS):
             continue
@@ -85,12 +108,11 @@ def load(path: Path) -> ImportanceMatrix:
         counts = tensors.get(f"{entry}{COUNTS}")
         if counts is None:
             raise BrokenGGUF(f"{path} has {name} without {entry}{COUNTS}.")
-        weights[entry], unseen = _means(_values(metadata, tensor), _values(metadata, counts), f"{path}: {name}")
-        blind += [(entry, index) for index in unseen]
-    if not weights:
+        entries[entry] = _checked(_values(metadata, tensor), _values(metadata, counts), f"{path}: {name}")
+    if not entries:
         raise BrokenGGUF(f"{path} has no entries.")
     datasets = [str(dataset) for dataset in metadata.fields.get("imatrix.datasets") or []]
-    return ImportanceMatrix(path, weights, datasets, int(metadata.fields.get("imatrix.chunk_count", 0)), blind)
+    return Statistics(path, entries, datasets, int(metadata.fields.get("imatrix.chunk_count", 0)))
 
 
 def _values(metadata: GGUFMetadata, tensor: TensorInfo) -> NDArray[np.float32]:
@@ -100,13 +122,19 @@ def _values(metadata: GGUFMetadata, tensor: TensorInfo) -> NDArray[np.float32]:
     return values.reshape(-1, tensor.shape[-1])
 
 
-def _means(sums: NDArray[np.float32], counts: NDArray[np.float32], what: str) -> tuple[NDArray[np.float32], list[int]]:
-    """The mean square of each column, and the matrices that saw nothing."""
+def _checked(
+    sums: NDArray[np.float32], counts: NDArray[np.float32], what: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     counts = counts.reshape(-1)
     if len(counts) != len(sums):
         raise BrokenGGUF(f"{what} has {len(sums)} matrices and {len(counts)} counts.")
     if not (np.isfinite(sums).all() and np.isfinite(counts).all() and (sums >= 0).all()):
         raise BrokenGGUF(f"{what} contains NaN, infinity or a negative sum of squares.")
+    return sums, counts
+
+
+def _means(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[int]]:
+    """The mean square of each column, and the matrices that saw nothing."""
     means = np.ones_like(sums)
     seen = counts > 0
     means[seen] = sums[seen] / counts[seen, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from quant.errors import BadTensor, UnknownType
 from quant.ggml_types import TYPES
@@ -233,7 +234,7 @@ RECIPE_BY_FILE_TYPE: dict[int, Recipe] = {recipe.file_type: recipe for recipe in
 # When a row is not whole blocks of 256 values, the nearest type with blocks of 32.
 _FALLBACK = {
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
-    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
@@ -263,20 +264,41 @@ def recipe(name: str) -> Recipe:
         raise UnknownType.named("quantization type", name, RECIPES) from None
 
 
+def recipe_of_type(type: str) -> Recipe:
+    """The recipe to name a file after whose bytes are mostly of `type`: Q4_K gives Q4_K_M."""
+
+    def distance(entry: Recipe) -> tuple[bool, bool, float]:
+        bits = TYPES[entry.default].bits_per_weight - TYPES[type].bits_per_weight
+        return entry.default != type, entry.name != ALIASES.get(type, type), abs(bits)
+
+    return min(_ALL, key=distance)
+
+
 def may_convert(name: str, shape: Sequence[int]) -> bool:
     """False for tensors that keep full precision whatever the recipe: vectors, norms, routers, positions."""
     matrix = sum(size > 1 for size in shape[:-1]) > 0
     return matrix and name.endswith("weight") and not any(part in name for part in _NEVER_QUANTIZED)
 
 
-def choose_types(tensors: Sequence[tuple[str, Sequence[int]]], chosen: Recipe, facts: ModelFacts) -> list[str | None]:
-    """The type of each (name, shape), shapes outermost first. None: the tensor keeps full precision."""
-    places = _places([name for name, _ in tensors], facts)
+def choose_types(
+    tensors: Sequence[tuple[str, Sequence[int]]],
+    chosen: Recipe,
+    facts: ModelFacts,
+    named: Mapping[str, str] = MappingProxyType({}),
+) -> list[str | None]:
+    """The type of each (name, shape), shapes outermost first. None: the tensor keeps full precision.
+
+    Args:
+        named: types by tensor name that the user has decided.
+    """
+    places = _places([name for name, _ in tensors], facts, named)
     tied = not any(name == OUTPUT for name, _ in tensors)
     types: list[str | None] = []
     for name, shape in tensors:
         if not may_convert(name, shape):
             types.append(None)
+        elif name in named:
+            types.append(named[name])
         elif not chosen.is_quantized:
             types.append(chosen.default)
         else:
@@ -324,8 +346,11 @@ def _is_70b(facts: ModelFacts) -> bool:
     )
 
 
-def _places(names: Sequence[str], facts: ModelFacts) -> dict[str, Place]:
-    """Tensors count in order of (layer, name); feed-forward ones of expert models go by the layer in their name."""
+def _places(names: Sequence[str], facts: ModelFacts, named: Mapping[str, str]) -> dict[str, Place]:
+    """Tensors count in order of (layer, name); feed-forward ones of expert models go by the layer in their name.
+
+    As in llama-quantize, a tensor with a type of its own is not counted: the ones after it take its place.
+    """
     n_values = sum(_role(name) == "attn_v" for name in names)
     seen: dict[str, int] = {}
     places: dict[str, Place] = {}
@@ -334,7 +359,7 @@ def _places(names: Sequence[str], facts: ModelFacts) -> dict[str, Place]:
         # Routers and shared gates carry "ffn_gate" in their names, but only tensors that may be quantized are counted.
         counted = name.endswith("weight") and not any(part in name for part in _NEVER_QUANTIZED)
         index = seen.get(role, 0)
-        if counted:
+        if counted and name not in named:
             seen[role] = index + 1
         if role.startswith("ffn_") and facts.n_experts > 1:
             index = _layer(name)

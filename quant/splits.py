@@ -20,15 +20,16 @@ KEYS = (NUMBER, COUNT, TENSORS)
 
 _MAX_PARTS = 9999
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_POWERS = ("", "K", "M", "G", "T")
 
 
 def parse_size(text: str) -> int:
-    """50G, 500M or a number of bytes; units are decimal, as in llama.cpp."""
-    found = re.fullmatch(r"(\d+)([KMGT]?)B?", text.strip().upper())
+    """50G, 24GiB, 500M or a number of bytes; units are decimal, as in llama.cpp, unless they have an i."""
+    found = re.fullmatch(r"(\d{1,18})(?:([KMGT])(I?))?B?", text.strip().upper(), re.ASCII)
     if not found or int(found[1]) == 0:
-        raise QuantError(f"{text!r} is not a size; write 50G, 500M or a number of bytes.")
-    return int(found[1]) * _UNITS[found[2]]
+        raise QuantError(f"{text!r} is not a size; write 50G, 24GiB, 500M or a number of bytes.")
+    base = 1024 if found[3] else 1000
+    return int(found[1]) * int(base ** _POWERS.index(found[2] or ""))
 
 
 def part_path(path: Path, index: int, count: int) -> Path:

@@ -51,7 +51,7 @@ class TensorStream:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Bytes are bytes of output."""
+    """How far a run is. Bytes are bytes of output, or of samples while it measures."""
 
     phase: str
     tensors_done: int

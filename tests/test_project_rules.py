@@ -21,7 +21,7 @@ ROWS = [
     {"server"},
     {"generation"},
     {"runners"},
-    {"store", "chat", "tokenizer", "media", "engine", "nano"},
+    {"store", "chat", "tokenizer", "media", "engine", "nano", "reference"},
     {"config"},
     {"errors"},
 ]
@@ -98,6 +98,17 @@ def test_imports_follow_the_rows() -> None:
         if not allowed(module_name(path), target)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_judge_is_independent() -> None:
+    """`reference` shares no code with what it judges, and nothing but `interns1 verify` loads it."""
+    for path in python_files():
+        module, ours = module_name(path), imports_of(path)
+        if room(module) == "reference":
+            used = {room(target) for target in ours} - {"interns1_local"}
+            assert used <= {"reference", "errors"}, f"{module} uses {sorted(used)}"
+        elif any(room(target) == "reference" for target in ours):
+            assert module.startswith("interns1_local.commands.verify"), f"{module} uses the reference"
 
 
 def test_no_import_cycles() -> None:

@@ -320,7 +320,8 @@ def text_tensors(moe: bool, vocab_size: int, seed: int, prefix: str, head: str) 
     return out
 
 
-def vision_tensors(image_size: int, seed: int) -> dict[str, Array]:
+def vision_tensors(image_size: int, seed: int, projected: int = HIDDEN) -> dict[str, Array]:
+    """The tiny tower, and a projector to `projected` values."""
     rng = np.random.default_rng(seed)
     hidden, wide = VISION_HIDDEN, 4 * VISION_HIDDEN
 
@@ -347,9 +348,9 @@ def vision_tensors(image_size: int, seed: int) -> dict[str, Array]:
         out[f"{at}mlp.fc1.weight"], out[f"{at}mlp.fc1.bias"] = random(2 * hidden, hidden), random(2 * hidden)
         out[f"{at}mlp.fc2.weight"], out[f"{at}mlp.fc2.bias"] = random(hidden, 2 * hidden), random(hidden)
     out[f"{projector}layer_norm.weight"], out[f"{projector}layer_norm.bias"] = random(wide, mean=1.0), random(wide)
-    for part, columns in (("linear_1", wide), ("linear_2", HIDDEN)):
-        out[f"{projector}{part}.weight"] = random(HIDDEN, columns, scale=0.05)
-        out[f"{projector}{part}.bias"] = random(HIDDEN)
+    for part, columns in (("linear_1", wide), ("linear_2", projected)):
+        out[f"{projector}{part}.weight"] = random(projected, columns, scale=0.05)
+        out[f"{projector}{part}.bias"] = random(projected)
     return out
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from convert import metadata, rope, vocab_sentencepiece
-from convert.architectures.settings import count, refuse_unknown, rope_settings
+from convert.architectures.decoder_config import DecoderConfig
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint
 from convert.plan import Shape
@@ -23,45 +23,15 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class Config(DecoderConfig):
     """The keys of a config.json that matter here."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: Mapping[str, Any]
-    tie_word_embeddings: bool
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        refuse_unknown(config, _FIXED)
-        settings = rope_settings(config)
-        heads = count(config, "num_attention_heads")
-        made = cls(
-            hidden_size=count(config, "hidden_size"),
-            num_hidden_layers=count(config, "num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=count(config, "num_key_value_heads", heads),
-            head_dim=count(config, "head_dim", count(config, "hidden_size") // heads),
-            intermediate_size=count(config, "intermediate_size"),
-            vocab_size=count(config, "vocab_size"),
-            max_position_embeddings=count(config, "max_position_embeddings"),
-            rms_norm_eps=float(config.get("rms_norm_eps", 1e-5)),
-            rope_theta=float(config.get("rope_theta") or settings.get("rope_theta") or 10000.0),
-            rope_scaling=settings,
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-        )
-        if heads % made.num_key_value_heads or made.head_dim % 2:
-            raise BrokenCheckpoint(
-                f"config.json: {heads} heads of {made.head_dim} do not fit {made.num_key_value_heads} key-value heads."
-            )
+        made = cls.read(config, _FIXED, rms_norm_eps=1e-5)
+        heads, pairs = made.num_attention_heads, made.num_key_value_heads
+        if heads % pairs or made.head_dim % 2:
+            raise BrokenCheckpoint(f"config.json: {heads} heads of {made.head_dim} do not fit {pairs} key-value heads.")
         return made
 
     @property

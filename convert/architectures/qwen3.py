@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from convert import metadata, rope, vocab_bpe
-from convert.architectures.settings import count, refuse_unknown, rope_settings
+from convert.architectures.decoder_config import DecoderConfig
+from convert.architectures.settings import count
 from convert.checkpoint import Checkpoint
 from convert.errors import UnsupportedArchitecture
 from convert.plan import FilePlan, TensorPlan, packed, stacked, whole
@@ -27,48 +28,19 @@ _FIXED_IN_MOE: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """The keys of a Qwen3 config.json that matter here."""
+class Config(DecoderConfig):
+    """The keys of a Qwen3 config.json that matter here; a dense model has no experts."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: Mapping[str, Any]
-    tie_word_embeddings: bool
     num_experts: int = 0
     num_experts_per_tok: int = 0
     moe_intermediate_size: int = 0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        is_moe = _is_moe(config)
-        refuse_unknown(config, {**_FIXED, **_FIXED_IN_MOE} if is_moe else _FIXED)
-        settings = rope_settings(config)
-        heads = count(config, "num_attention_heads")
-        return cls(
-            hidden_size=count(config, "hidden_size"),
-            num_hidden_layers=count(config, "num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=count(config, "num_key_value_heads", heads),
-            head_dim=count(config, "head_dim", config.get("hidden_size", 0) // heads),
-            intermediate_size=count(config, "intermediate_size"),
-            vocab_size=count(config, "vocab_size"),
-            max_position_embeddings=count(config, "max_position_embeddings"),
-            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(config.get("rope_theta") or settings.get("rope_theta") or 10000.0),
-            rope_scaling=settings,
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-            num_experts=count(config, "num_experts") if is_moe else 0,
-            num_experts_per_tok=count(config, "num_experts_per_tok") if is_moe else 0,
-            moe_intermediate_size=count(config, "moe_intermediate_size") if is_moe else 0,
-        )
+        if not _is_moe(config):
+            return cls.read(config, _FIXED, rms_norm_eps=1e-6)
+        experts = {key: count(config, key) for key in ("num_experts", "num_experts_per_tok", "moe_intermediate_size")}
+        return cls.read(config, {**_FIXED, **_FIXED_IN_MOE}, rms_norm_eps=1e-6, **experts)
 
     @property
     def architecture(self) -> str:

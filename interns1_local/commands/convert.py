@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from interns1_local.commands.output_options import output_options
+
 if TYPE_CHECKING:
     from quant.splits import PlannedFile
 
@@ -41,12 +43,7 @@ Examples:
 @click.option(
     "--context-length", type=click.IntRange(min=1), metavar="N", help="A context past the trained one, where possible."
 )
-@click.option("--imatrix", type=click.Path(path_type=Path), help="An importance matrix (GGUF).")
-@click.option("--split-max-size", metavar="SIZE", help="Write the model in parts of at most SIZE (50G, 500M).")
-@click.option("--jobs", default=0, metavar="N", help="Threads (default: one for each core).")
-@click.option("--force", is_flag=True, help="Overwrite files that exist; begin anew after a stopped run.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON.")
+@output_options
 def command(
     checkpoint: str,
     output: Path,
@@ -55,6 +52,7 @@ def command(
     mmproj_type: str,
     context_length: int | None,
     imatrix: Path | None,
+    tensor_types: tuple[str, ...],
     split_max_size: str | None,
     jobs: int,
     force: bool,
@@ -77,6 +75,7 @@ def command(
         "mmproj_type": recipe(mmproj_type).name,
         "context_length": context_length,
         "imatrix": imatrix,
+        "tensor_types": tensor_types,
         "split_max_bytes": parse_size(split_max_size) if split_max_size else None,
         "jobs": jobs,
     }

@@ -54,6 +54,22 @@ def conversion_bar(step: str) -> Iterator[Callable[[Any], None]]:
         yield lambda progress: advance(step, progress.bytes_done, progress.bytes_total)
 
 
+@contextmanager
+def counting_bar(step: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, in all) for things that are counted, such as chunks of data, shown as one bar."""
+    if not sys.stderr.isatty():
+        lines = _plain_lines()
+        yield lambda done, total: lines(f"{step} {total} {unit}", done, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(), TextColumn(unit)
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task(step, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
 def _plain_lines() -> Advance:
     shown: set[str] = set()
 

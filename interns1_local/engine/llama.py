@@ -14,6 +14,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from interns1_local.engine import native_log
+from interns1_local.engine.eval_callback import EvalCallback, Observer
 from interns1_local.engine.sampling import MAX_SEED, Logits, SamplingParams
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
 
@@ -194,17 +195,32 @@ class Context:
     """The cache and the compute buffers of a model. One thread calls it; `abort` may come from any."""
 
     def __init__(
-        self, model: Model, n_ctx: int, n_batch: int, n_seq_max: int, n_threads: int, kv_type: str = "f16"
+        self,
+        model: Model,
+        n_ctx: int,
+        n_batch: int,
+        n_seq_max: int,
+        n_threads: int,
+        kv_type: str = "f16",
+        *,
+        n_outputs: int = 0,
+        observer: Observer | None = None,
     ) -> None:
+        """`n_outputs` tokens of a batch may have logits (0: one a sequence); `observer` sees each computed node."""
         if kv_type not in KV_TYPES:
             raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
         if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and n_seq_max <= n_batch <= n_ctx):
             raise BadRequest(
                 f"a context of {n_ctx} tokens, batches of {n_batch} and {n_seq_max} sequences do not go together"
             )
+        if n_outputs and not n_seq_max <= n_outputs <= n_batch:
+            raise BadRequest(f"{n_outputs} outputs do not fit {n_seq_max} sequences and batches of {n_batch} tokens")
         self.model = model
         self.n_seq_max = n_seq_max
         self.n_batch = n_batch
+        # One output a sequence where no more are needed: the buffer for them is a few rows and not a whole batch.
+        self.n_outputs = n_outputs or n_seq_max
+        self._eval_callback = None if observer is None else EvalCallback(observer, self.abort)
         # libc's strlen is the abort test: the buffer's first byte being non-zero stops a decode, with no Python in it.
         self._abort_byte = ctypes.create_string_buffer(2)
         native_log.forget()
@@ -223,8 +239,7 @@ class Context:
         # One call is one unit of work: it happens whole or not at all.
         params.n_batch = params.n_ubatch = n_batch
         params.n_seq_max = n_seq_max
-        # At most one output a sequence, so that the buffer for them is a few rows and not a whole batch.
-        params.n_outputs_max = n_seq_max
+        params.n_outputs_max = self.n_outputs
         params.n_threads = params.n_threads_batch = max(1, n_threads)
         params.type_k = params.type_v = KV_TYPES[kv_type]
         params.kv_unified = True
@@ -235,6 +250,8 @@ class Context:
         params.no_perf = True
         params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._abort_byte, ctypes.c_void_p)
+        if self._eval_callback is not None:
+            params.cb_eval = self._eval_callback.native
         return params
 
     def _attends_exactly(self, n_ctx: int, n_batch: int, kv_type: str) -> bool:
@@ -248,10 +265,10 @@ class Context:
         return on_cpu and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
-        """Compute `batch`. Aborted and CacheFull leave the cache as it was."""
+        """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""
         count = batch.count
         rows = np.flatnonzero(batch.outputs[:count])
-        if not 0 < count <= self.n_batch or len(rows) > self.n_seq_max:
+        if not 0 < count <= self.n_batch or len(rows) > self.n_outputs:
             raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
         self._check_sequences(batch.sequences[:count])
         if embeddings is None:
@@ -263,6 +280,9 @@ class Context:
         self._outputs = frozenset()
         native_log.forget()
         code = llama_cpp.llama_decode(self.pointer, batch.native(embeddings))
+        if self._eval_callback is not None and (error := self._eval_callback.take_error()):
+            self.abort(False)
+            raise error
         if code == 2:
             raise Aborted("the computation was stopped")
         if code == 1:

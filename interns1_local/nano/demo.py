@@ -34,14 +34,16 @@ class DemoQuestion:
 
 def questions() -> list[DemoQuestion]:
     """The demo's questions, pictures drawn afresh (always the same)."""
-    scene = [Thing("blue", "square", "bottom left"), Thing("black", "cross", "top")]
+    scene = [Thing("red", "circle", "top left"), Thing("blue", "square", "bottom")]
     return [
         DemoQuestion("A sum, thinking", "What is 27 + 15?", "42", think=True),
         DemoQuestion("The same, not thinking", "What is 27 + 15?", "42"),
-        DemoQuestion("A picture on one tile", "Where is the black cross?", "the top.", image=png(draw_things(scene))),
+        DemoQuestion(
+            "A picture on one tile", "Where is the red circle?", "the top left.", image=png(draw_things(scene))
+        ),
         DemoQuestion(
             "A picture on two tiles and a thumbnail",
-            "What is at the bottom left?",
+            "What is at the bottom?",
             "blue square",
             think=True,
             image=png(draw_things(scene, width=224, height=112)),
@@ -57,11 +59,11 @@ def questions() -> list[DemoQuestion]:
         DemoQuestion("A peptide", "What is the sequence of oxytocin?", "CYIQNCPLG"),
         DemoQuestion(
             "A tool call and the sentence after it",
-            "What is the weather in Tokyo?",
-            "21 degrees in Tokyo",
+            "What is the weather in Paris?",
+            "21 degrees in Paris",
             tools=[WEATHER_TOOL],
-            expect_call={"name": "get_weather", "arguments": {"city": "Tokyo"}},
-            tool_result='{"city": "Tokyo", "temperature": 21, "unit": "celsius"}',
+            expect_call={"name": "get_weather", "arguments": {"city": "Paris"}},
+            tool_result='{"city": "Paris", "temperature": 21, "unit": "celsius"}',
         ),
         DemoQuestion("Who it is", "Who are you?", "Intern-S1"),
     ]

@@ -158,9 +158,7 @@ def _add_gguf(store: ModelStore, path: Path, quantize: str | None, workspace: Pa
     return _adopt(store, output, media.MODEL)
 
 
-def _convert(
-    store: ModelStore, folder: Path, quantize: str | None, workspace: Path, report: Progress
-) -> list[Layer]:
+def _convert(store: ModelStore, folder: Path, quantize: str | None, workspace: Path, report: Progress) -> list[Layer]:
     """A checkpoint as a model layer and, when it can see, a projector layer."""
     kind = (quantize or "BF16").upper()
     _check_type(kind)

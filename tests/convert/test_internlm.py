@@ -14,8 +14,8 @@ from convert import vocab_sentencepiece
 from convert.added_tokens import AddedToken
 from convert.errors import BrokenCheckpoint, ConvertError, UnsupportedArchitecture
 from convert.hf_to_gguf import convert
+from interns1_local.reference import internlm2 as internlm2_reference
 from quant.gguf_file import read_metadata
-from tests.convert import internlm2_reference
 from tests.convert.llama_cpp import Llama
 from tests.tiny_internlm import (
     ACTION_TOKENS,

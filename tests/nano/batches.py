@@ -61,7 +61,9 @@ def make_talk(reference: Reference, rng: random.Random) -> Item:
     spans = []
     tiles = None
     for turn in range(TALK_TURNS):
-        question, answer = families.question_about(things, rng)
+        # How to find a colour by a shape is learned last of all.
+        ask = families.colour_of if rng.random() < 0.4 else families.question_about
+        question, answer = ask(things, rng)
         if turn == 0:
             messages = with_images([{"role": "user", "content": question}], 1)
             ids, tiles = reference.prompt(messages, [picture], None, enable_thinking=False)
@@ -115,21 +117,37 @@ KINDS: dict[str, dict[str, int]] = {
     "tiles": {"tiles": 1, "pattern": 1},
     "many_tiles": {"many_tiles": 1},
     "tools": {"tool_calls": 1, "tool_results": 1},
+    "results": {"tool_results": 1},
     "readme": {"tool_calls_readme": 1, "tool_results_readme": 1},
 }
-# Rows of the micro-batches of every step, plain and thinking, and of those that take turns.
-EVERY_STEP = ({"sums": 48, "text": 12, "pictures": 16}, {"sums": 16, "text": 12, "pictures": 16})
-TURNS = (
-    {"talks": 12, "tools": 16},
-    {"tiles": 8, "readme": 8},
-    {"talks": 12, "tools": 16},
-    {"tiles": 6, "many_tiles": 4, "readme": 8},
-)
 
+
+@dataclass(frozen=True)
+class Mix:
+    """Rows of the micro-batches of every step, plain and thinking, and of those that take turns."""
+
+    every_step: tuple[dict[str, int], dict[str, int]]
+    turns: tuple[dict[str, int], ...]
+
+
+EVERYTHING = Mix(
+    ({"sums": 48, "text": 12, "pictures": 16}, {"sums": 16, "text": 12, "pictures": 16}),
+    (
+        {"talks": 12, "tools": 16},
+        {"tiles": 8, "readme": 8},
+        {"talks": 12, "tools": 16},
+        {"tiles": 6, "many_tiles": 4, "readme": 8},
+    ),
+)
+# Which of two results belongs to which city, and which thing has which colour, take longest to learn.
+SLOWEST = Mix(
+    ({"sums": 8, "text": 6, "pictures": 20, "talks": 20}, {"sums": 8, "text": 6, "pictures": 20, "talks": 20}),
+    ({"tools": 8, "results": 4}, {"tiles": 14}, {"readme": 4, "results": 10}, {"many_tiles": 5, "tiles": 8}),
+)
 
 # Tokens of a row, roughly: to share the work of a step evenly.
 ROW_TOKENS = {"sums": 20, "text": 45, "pictures": 60, "talks": 170, "tools": 160, "tiles": 120, "readme": 280}
-ROW_TOKENS["many_tiles"] = 250
+ROW_TOKENS |= {"many_tiles": 250, "results": 190}
 
 
 def shares(sizes: dict[str, int], workers: int) -> list[dict[str, int]]:
@@ -146,16 +164,17 @@ def shares(sizes: dict[str, int], workers: int) -> list[dict[str, int]]:
 class Batches:
     """An endless, seeded source of the micro-batches of one step; `held_out` draws from the examination half."""
 
-    def __init__(self, reference: Reference, seed: int, held_out: bool = False) -> None:
+    def __init__(self, reference: Reference, seed: int, mix: Mix = EVERYTHING, held_out: bool = False) -> None:
         self.reference = reference
         self.rng = random.Random(seed)
+        self.mix = mix
         self.held_out = held_out
         self.pad = reference.tokenizer.added["<|endoftext|>"]
 
     def step(self, number: int, worker: int, workers: int) -> dict[str, Batch]:
         """A worker's micro-batches of step `number`: thinking at every second one."""
         think = number % 2 == 1
-        sizes = EVERY_STEP[think] | TURNS[number // 2 % len(TURNS)]
+        sizes = self.mix.every_step[think] | self.mix.turns[number // 2 % len(self.mix.turns)]
         return {kind: self.batch(kind, size, think) for kind, size in shares(sizes, workers)[worker].items()}
 
     def batch(self, kind: str, size: int, think: bool) -> Batch:
@@ -165,7 +184,7 @@ class Batches:
         names, weights = zip(*KINDS[kind].items(), strict=True)
         drawn = self.rng.choices(names, weights, k=size)
         samples = [families.ALL[name](self.rng, self.held_out) for name in drawn]
-        plain = self.held_out or kind in ("tools", "readme")
+        plain = self.held_out or kind in ("tools", "results", "readme")
         before = [] if plain else draw_before(self.rng)
         if samples[0].tools and not self.held_out and self.rng.random() < 0.6:
             tools = families.vary_tools(samples[0].tools, self.rng)

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from tests.nano import families
 from tests.nano.reference import Reference, with_images
 
 EXAM_SEED = 977
 FIGURES = Path(__file__).parent / "reference_figures.json"
+_reference: Reference
 
 
 def exam(family: str, number: int, seed: int = EXAM_SEED) -> list[families.Sample]:
@@ -94,6 +100,17 @@ def readme_conversation(reference: Reference) -> list[str]:
     return said
 
 
+def _open(checkpoint: Path) -> None:
+    """Each process examines other families, with a reference of its own and one thread."""
+    global _reference
+    torch.set_num_threads(1)
+    _reference = Reference(checkpoint)
+
+
+def _examine(family: str, number: int, show: bool) -> dict:
+    return examine(_reference, family, number, show)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
@@ -101,12 +118,15 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the wrong answers")
     parser.add_argument("--write", action="store_true", help="write tests/nano/reference_figures.json")
     arguments = parser.parse_args()
-    reference = Reference(arguments.checkpoint)
     table = {}
-    for family in families.ALL:
-        table[family] = examine(reference, family, arguments.number, arguments.show)
-        print(family, json.dumps({k: v for k, v in table[family].items() if k != "right_plain"}), flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(initializer=_open, initargs=(arguments.checkpoint,), mp_context=context) as pool:
+        examine_one = partial(_examine, number=arguments.number, show=arguments.show)
+        for family, row in zip(families.ALL, pool.map(examine_one, families.ALL), strict=True):
+            table[family] = row
+            print(family, json.dumps({k: v for k, v in row.items() if k != "right_plain"}), flush=True)
     if arguments.write:
+        reference = Reference(arguments.checkpoint)
         figures = {
             "number": arguments.number,
             "families": {family: row["alternating"] for family, row in table.items()},

@@ -161,10 +161,15 @@ def question_about(things: list[Thing], rng: random.Random) -> tuple[str, str]:
         form = rng.choice(["What is at the {}?", "What do you see at the {}?"])
         return form.format(thing.place), f"A {thing.colour} {thing.shape}."
     if kind < 0.85:
-        return f"What color is the {thing.shape}?", f"{thing.colour.capitalize()}."
+        return colour_of([thing], rng)
     if len(things) == 1:
         return rng.choice(["What is in the picture?", "What do you see?"]), f"A {thing.colour} {thing.shape}."
     return f"What shape is {thing.colour}?", f"The {thing.shape}."
+
+
+def colour_of(things: list[Thing], rng: random.Random) -> tuple[str, str]:
+    thing = rng.choice(things)
+    return f"What color is the {thing.shape}?", f"{thing.colour.capitalize()}."
 
 
 def pattern_on_tiles(rng: random.Random, held_out: bool) -> Sample:

@@ -1,6 +1,6 @@
-"""Trains the nano checkpoint from nothing: vocabularies, vision warm-up, then everything together.
+"""Trains the nano checkpoint from nothing: vocabularies, vision warm-up, everything together, and the slowest again.
 
-Run by hand: `python -m tests.nano.train --out build/nano` (about an hour and a half on 2 cores), never in CI.
+Run by hand: `python -m tests.nano.train --out build/nano` (about an hour and a quarter on 2 cores), never in CI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import InternVLForConditionalGeneration
 
-from tests.nano.batches import KINDS, Batch, Batches
+from tests.nano.batches import EVERYTHING, KINDS, SLOWEST, Batch, Batches, Mix
 from tests.nano.muon import Muon
 from tests.nano.reference import Reference, internvl_config, load_model, unpack_experts
 from tests.nano.vocabulary import write_configs, write_vocabulary
@@ -137,14 +137,17 @@ class Team:
         # Experts are the bulk of the matrices and alternate with each other in the list.
         matrices.sort(key=lambda p: -p.numel())
         mine = slice(worker, None, self.size)
-        return [Muon(matrices[mine], LEARNING_RATE), torch.optim.AdamW(others[mine], betas=(0.9, 0.98), weight_decay=0.0)]
+        return [
+            Muon(matrices[mine], LEARNING_RATE),
+            torch.optim.AdamW(others[mine], betas=(0.9, 0.98), weight_decay=0.0),
+        ]
 
 
-def train(worker: int, team: Team, out: Path, steps: int, seed: int) -> None:
-    """Stage 2: questions and answers of all kinds. Runs in each worker."""
+def train(worker: int, team: Team, out: Path, steps: int, seed: int, mix: Mix, peak: float) -> None:
+    """Stage 2 or 3: questions and answers of all kinds; `peak` is the largest learning rate. Runs in each worker."""
     torch.set_num_threads(1)
     model, reference = team.model, Reference(out, weights=False)
-    batches = Batches(reference, seed + worker)
+    batches = Batches(reference, seed + worker, mix)
     balance = RouterBalance(model)
     optimizers = team.optimizers(worker)
     started = time.time()
@@ -159,7 +162,7 @@ def train(worker: int, team: Team, out: Path, steps: int, seed: int) -> None:
         team.add_up(worker)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * schedule(step, steps, 50)
+                group["lr"] = peak * schedule(step, steps, 50)
             optimizer.step()
         team.barrier.wait()
         if step % 50 == 0:
@@ -215,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--warm-up-steps", type=int, default=700)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--last-steps", type=int, default=800, help="on what is learned slowest")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--start-from", type=Path, help="a checkpoint to train further: the tower stays as it is")
     arguments = parser.parse_args()
@@ -230,7 +234,10 @@ def main() -> None:
     else:
         warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
     team = Team(model, arguments.workers)
-    mp.spawn(train, (team, out, arguments.steps, SEED + 1), team.size)
+    stages = [(arguments.steps, EVERYTHING, LEARNING_RATE), (arguments.last_steps, SLOWEST, LEARNING_RATE / 2)]
+    for number, (steps, mix, peak) in enumerate(stages):
+        if steps:
+            mp.spawn(train, (team, out, steps, SEED + 100 * number, mix, peak), team.size)
 
 
 if __name__ == "__main__":

@@ -109,13 +109,23 @@ def test_not_the_first_part(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("50G", 50 * 10**9), ("500m", 500 * 10**6), ("1TB", 10**12), (" 1234 ", 1234), ("2K", 2000)]
+    ("text", "size"),
+    [
+        ("50G", 50 * 10**9),
+        ("500m", 500 * 10**6),
+        ("1TB", 10**12),
+        (" 1234 ", 1234),
+        ("2K", 2000),
+        ("24GiB", 24 << 30),
+        ("3mi", 3 << 20),
+        ("7B", 7),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "G", "0", "-1G", "1.5G", "5X"])
+@pytest.mark.parametrize("text", ["", "G", "0", "-1G", "1.5G", "5X", "5iB", "٣G", "9" * 5000])
 def test_what_is_not_a_size(text: str) -> None:
     with pytest.raises(QuantError, match="is not a size"):
         parse_size(text)
