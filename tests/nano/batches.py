@@ -61,8 +61,7 @@ def make_talk(reference: Reference, rng: random.Random) -> Item:
     spans = []
     tiles = None
     for turn in range(TALK_TURNS):
-        # How to find a colour by a shape is learned last of all.
-        ask = families.colour_of if rng.random() < 0.4 else families.question_about
+        ask = families.about_a_shape if rng.random() < 0.4 else families.question_about
         question, answer = ask(things, rng)
         if turn == 0:
             messages = with_images([{"role": "user", "content": question}], 1)
@@ -139,10 +138,10 @@ EVERYTHING = Mix(
         {"tiles": 6, "many_tiles": 4, "readme": 8},
     ),
 )
-# Which of two results belongs to which city, and which thing has which colour, take longest to learn.
+# Which of two results belongs to which city, and how a thing is found by its shape, take longest to learn.
 SLOWEST = Mix(
-    ({"sums": 8, "text": 6, "pictures": 20, "talks": 20}, {"sums": 8, "text": 6, "pictures": 20, "talks": 20}),
-    ({"tools": 8, "results": 4}, {"tiles": 14}, {"readme": 4, "results": 10}, {"many_tiles": 5, "tiles": 8}),
+    ({"sums": 4, "text": 4, "pictures": 28, "talks": 16}, {"sums": 4, "text": 4, "pictures": 28, "talks": 16}),
+    ({"tiles": 16}, {"tools": 6, "results": 8}, {"tiles": 16}, {"many_tiles": 5, "readme": 4}),
 )
 
 # Tokens of a row, roughly: to share the work of a step evenly.

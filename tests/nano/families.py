@@ -161,14 +161,21 @@ def question_about(things: list[Thing], rng: random.Random) -> tuple[str, str]:
         form = rng.choice(["What is at the {}?", "What do you see at the {}?"])
         return form.format(thing.place), f"A {thing.colour} {thing.shape}."
     if kind < 0.85:
-        return colour_of([thing], rng)
+        return _colour_of(thing)
     if len(things) == 1:
         return rng.choice(["What is in the picture?", "What do you see?"]), f"A {thing.colour} {thing.shape}."
     return f"What shape is {thing.colour}?", f"The {thing.shape}."
 
 
-def colour_of(things: list[Thing], rng: random.Random) -> tuple[str, str]:
+def about_a_shape(things: list[Thing], rng: random.Random) -> tuple[str, str]:
+    """A question that names only the shape of a thing."""
     thing = rng.choice(things)
+    if rng.random() < 0.5:
+        return f"Where is the {thing.shape}?", f"At the {thing.place}."
+    return _colour_of(thing)
+
+
+def _colour_of(thing: Thing) -> tuple[str, str]:
     return f"What color is the {thing.shape}?", f"{thing.colour.capitalize()}."
 
 

@@ -234,7 +234,7 @@ def main() -> None:
     else:
         warm_up(model, reference, arguments.warm_up_steps, SEED, schedule)
     team = Team(model, arguments.workers)
-    stages = [(arguments.steps, EVERYTHING, LEARNING_RATE), (arguments.last_steps, SLOWEST, LEARNING_RATE / 2)]
+    stages = [(arguments.steps, EVERYTHING, LEARNING_RATE), (arguments.last_steps, SLOWEST, LEARNING_RATE / 3)]
     for number, (steps, mix, peak) in enumerate(stages):
         if steps:
             mp.spawn(train, (team, out, steps, SEED + 100 * number, mix, peak), team.size)
