@@ -140,8 +140,8 @@ EVERYTHING = Mix(
 )
 # Which of two results belongs to which city, and how a thing is found by its shape, take longest to learn.
 SLOWEST = Mix(
-    ({"sums": 4, "text": 4, "pictures": 28, "talks": 16}, {"sums": 4, "text": 4, "pictures": 28, "talks": 16}),
-    ({"tiles": 16}, {"tools": 6, "results": 8}, {"tiles": 16}, {"many_tiles": 5, "readme": 4}),
+    ({"sums": 4, "text": 16, "pictures": 24, "talks": 14}, {"sums": 4, "text": 10, "pictures": 24, "talks": 14}),
+    ({"tiles": 14}, {"tools": 6, "results": 6}, {"tiles": 10, "readme": 6}, {"many_tiles": 5, "readme": 6}),
 )
 
 # Tokens of a row, roughly: to share the work of a step evenly.
