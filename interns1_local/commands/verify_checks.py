@@ -175,7 +175,9 @@ class Verification:
         verdict = REPORTED if not exact else HOLDS if rows.cosine_min > CLOSE else DIFFERS
         reading = f"cosine {rows.cosine_min:.6f} at the least"
         self.checks.append(Check(EMBEDDINGS, picture.name, verdict, reading, asdict(rows)))
-        self._picture_prompt(picture, found)
+        # With the reference's embeddings, so that the text model is judged by itself: among experts that score almost
+        # the same, the tower's rounding alone would choose another one now and then.
+        self._picture_prompt(picture, expected)
 
     def _picture_prompt(self, picture: Picture, embeddings: Matrix) -> None:
         """A question about the picture, ids and logits."""
