@@ -22,6 +22,7 @@ from tests.tiny import interns1_config, vision_tensors, write_tokenizer
 SHARD_BYTES = 1 << 30
 IMAGE_SIZE = 56
 _POOL_VALUES = 1 << 24
+VISION_LAYERS = 4  # llama.cpp's converter knows the projector's names only in towers of at least four layers
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -71,10 +72,11 @@ def write_checkpoint(folder: Path, changes: dict[str, Any], seed: int = 0) -> Pa
     ids = write_tokenizer(folder)
     config = interns1_config(True, ids, IMAGE_SIZE, True)
     config["text_config"] |= changes
+    config["vision_config"]["num_hidden_layers"] = VISION_LAYERS
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     write_tokenizer_json(folder)
     values = RandomValues(seed)
-    tower = vision_tensors(IMAGE_SIZE, seed, projected=config["text_config"]["hidden_size"])
+    tower = vision_tensors(IMAGE_SIZE, seed, config["text_config"]["hidden_size"], VISION_LAYERS)
     shapes = text_shapes(config["text_config"]) | {name: value.shape for name, value in tower.items()}
     weight_map: dict[str, str] = {}
     shards = _split(shapes)

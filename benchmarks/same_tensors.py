@@ -20,16 +20,21 @@ def compare(theirs: Path, ours: Path) -> list[str]:
     lines += [f"only in our file: {name}" for name in sorted(b.keys() - a.keys())]
     equal = 0
     for name in sorted(a.keys() & b.keys()):
-        if a[name].type != b[name].type or tuple(a[name].shape) != tuple(b[name].shape):
+        if a[name].type != b[name].type or _sizes(a[name]) != _sizes(b[name]):
             lines.append(f"{name}: {_kind(a[name])} there, {_kind(b[name])} here")
         elif np.array_equal(x := _bytes(left, a[name]), y := _bytes(right, b[name])):
             equal += 1
-        elif name == POSITIONS and _is_rolled(x, y, a[name].shape[0]):
+        elif name == POSITIONS and _is_rolled(x, y, a[name].shape[-2]):
             lines.append(f"{name}: our rows are the peer's with the first one moved to the end, which is right")
         else:
             lines.append(f"{name}: {np.mean(x != y):.2%} of its bytes differ")
     lines += _vocabulary(left.fields, right.fields)
     return [f"{equal} of {len(a)} tensors are equal to the byte", *lines]
+
+
+def _sizes(tensor: TensorInfo) -> list[int]:
+    """Without dimensions of size 1, which llama.cpp's loader adds and drops at will."""
+    return [size for size in tensor.shape if size != 1]
 
 
 def _kind(tensor: TensorInfo) -> str:

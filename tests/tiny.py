@@ -320,7 +320,9 @@ def text_tensors(moe: bool, vocab_size: int, seed: int, prefix: str, head: str) 
     return out
 
 
-def vision_tensors(image_size: int, seed: int, projected: int = HIDDEN) -> dict[str, Array]:
+def vision_tensors(
+    image_size: int, seed: int, projected: int = HIDDEN, layers: int = VISION_LAYERS
+) -> dict[str, Array]:
     """The tiny tower, and a projector to `projected` values."""
     rng = np.random.default_rng(seed)
     hidden, wide = VISION_HIDDEN, 4 * VISION_HIDDEN
@@ -335,7 +337,7 @@ def vision_tensors(image_size: int, seed: int, projected: int = HIDDEN) -> dict[
         f"{tower}embeddings.patch_embeddings.projection.weight": random(hidden, 3, PATCH, PATCH),
         f"{tower}embeddings.patch_embeddings.projection.bias": random(hidden),
     }
-    for layer in range(VISION_LAYERS):
+    for layer in range(layers):
         at = f"{tower}encoder.layer.{layer}."
         for part in ("q_proj", "k_proj", "v_proj", "projection_layer"):
             out[f"{at}attention.{part}.weight"] = random(hidden, hidden)
