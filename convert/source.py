@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 from typing import Protocol
 
 from convert.errors import BrokenCheckpoint
+from quant.positional_file import PositionalFile
 
 HUB_PREFIX = "hf:"
 
@@ -51,8 +50,7 @@ class FolderSource:
             raise BrokenCheckpoint(f"{folder} is not a folder with a checkpoint.")
         self.label = folder
         self.name = folder.resolve().name
-        self._descriptors: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._opened: dict[str, PositionalFile] = {}
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.label.iterdir() if path.is_file())
@@ -66,20 +64,10 @@ class FolderSource:
         return f"{self.label.resolve() / file} {status.st_size} {status.st_mtime_ns}"
 
     def read(self, file: str, start: int, n_bytes: int) -> bytes:
-        descriptor = self._descriptor(file)
-        if hasattr(os, "pread"):
-            return os.pread(descriptor, n_bytes, start)
-        with self._lock:
-            os.lseek(descriptor, start, os.SEEK_SET)
-            return os.read(descriptor, n_bytes)
+        opened = self._opened.setdefault(file, PositionalFile(self.label / file))
+        return opened.read(start, n_bytes)
 
     def close(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-
-    def _descriptor(self, file: str) -> int:
-        with self._lock:
-            if file not in self._descriptors:
-                self._descriptors[file] = os.open(self.label / file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            return self._descriptors[file]
+        for opened in self._opened.values():
+            opened.close()
+        self._opened.clear()
