@@ -19,7 +19,7 @@ FLOATS = ("F32", "F16", "BF16")
 
 
 class TensorReader:
-    """The rows of one model, from any thread. Reading instead of mapping keeps the source out of the resident memory."""
+    """The rows of one model, from any thread. Read, not mapped: the source stays out of the resident memory."""
 
     def __init__(self, metadata: GGUFMetadata) -> None:
         self._metadata = metadata
