@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +44,8 @@ class Settings:
     noprune: bool = False
     nohistory: bool = False
     debug: bool = False
+    api_key: str = field(default="", repr=False)
+    log_format: str = "text"
 
     @property
     def base_url(self) -> str:
@@ -78,6 +80,8 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         noprune=_flag(read("NOPRUNE")),
         nohistory=_flag(read("NOHISTORY")),
         debug=_flag(read("DEBUG")),
+        api_key=read("API_KEY"),
+        log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 
 
@@ -131,6 +135,12 @@ def _count(text: str, name: str, default: int) -> int:
     if not text.isdigit():
         raise BadRequest(f"INTERNS1_{name} (or OLLAMA_{name}) must be a whole number of 0 or more; it is {text!r}")
     return int(text)
+
+
+def _choice(text: str, name: str, choices: tuple[str, ...]) -> str:
+    if text.lower() not in ("", *choices):
+        raise BadRequest(f"INTERNS1_{name} must be one of {', '.join(choices)}; it is {text!r}")
+    return text.lower() or choices[0]
 
 
 def _flag(text: str) -> bool:

@@ -17,12 +17,14 @@ Json = dict[str, Any]
 class Client:
     """One server. Answers may take as long as a model needs; only connecting has a limit."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, api_key: str = "") -> None:
         import httpx
 
         self.base_url = base_url
         # trust_env is off: a proxy for the internet must not stand between us and a server on this machine.
-        self._http = httpx.Client(base_url=base_url, timeout=httpx.Timeout(None, connect=5.0), trust_env=False)
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout = httpx.Timeout(None, connect=5.0)
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, trust_env=False)
 
     def __enter__(self) -> Client:
         return self
@@ -35,7 +37,8 @@ class Client:
         import httpx
 
         try:
-            return self._http.get("/api/version", timeout=5.0).status_code == 200
+            # 401: there is a server, and it asks for a key; the command that follows says so.
+            return self._http.get("/api/version", timeout=5.0).status_code in (200, 401)
         except httpx.TransportError:
             return False
 

@@ -25,7 +25,8 @@ STOP_SECONDS = 15.0
 @contextmanager
 def running_server() -> Iterator[Client]:
     """The server that the settings name; it must be there."""
-    with Client(load_settings().base_url) as client:
+    settings = load_settings()
+    with Client(settings.base_url, settings.api_key) as client:
         if not client.answers():
             raise NoServer(client.base_url)
         yield client
@@ -35,7 +36,7 @@ def running_server() -> Iterator[Client]:
 def any_server() -> Iterator[Client]:
     """The server that the settings name, or one of our own when none answers on this machine."""
     settings = load_settings()
-    with Client(settings.base_url) as client:
+    with Client(settings.base_url, settings.api_key) as client:
         if client.answers():
             yield client
             return
@@ -52,7 +53,7 @@ def own_server(environ: Mapping[str, str] | None = None) -> Iterator[Client]:
     with tempfile.TemporaryFile() as log:
         process = _start(address, environ or {}, log)
         try:
-            with Client(f"http://{address}") as client:
+            with Client(f"http://{address}", load_settings().api_key) as client:
                 _wait_until_ready(client, process, log)
                 yield client
         finally:

@@ -172,6 +172,11 @@ class ModelScheduler:
         finally:
             self._release(slot)
 
+    @property
+    def pending(self) -> int:
+        """Requests that wait for a model."""
+        return self._pending
+
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the latest to expire first."""
         slots = [slot for slot in self._table.slots.values() if slot.state != "closing"]

@@ -17,6 +17,7 @@ from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.server import (
+    metrics,
     ollama_chat,
     ollama_create,
     ollama_generate,
@@ -25,6 +26,7 @@ from interns1_local.server import (
     openai_chat,
     openai_models,
 )
+from interns1_local.server.access_log import AccessLog, start_logging
 from interns1_local.server.errors import EXCEPTION_HANDLERS
 from interns1_local.server.security import Guard
 from interns1_local.server.services import Services, resolver
@@ -34,6 +36,8 @@ GRACE_SECONDS = 5
 
 ROUTES = [
     Route("/", ollama_models.root),
+    Route("/healthz", metrics.healthz),
+    Route("/metrics", metrics.metrics),
     Route("/api/version", ollama_models.version),
     Route("/api/status", ollama_models.status),
     Route("/api/tags", ollama_models.tags),
@@ -65,26 +69,30 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
         yield
         await scheduler.close()
 
+    counters = metrics.Metrics(scheduler)
     app = Starlette(
         routes=ROUTES,
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[Middleware(Guard, settings=settings)],
+        middleware=[Middleware(AccessLog, metrics=counters), Middleware(Guard, settings=settings)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.services = Services(settings, store, scheduler)
+    app.state.metrics = counters
     return app
 
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop; requests in flight have a few seconds to end."""
+    start_logging(settings)
     listener = _listen(settings)
     store = ModelStore(settings.models_dir)
     scheduler = ModelScheduler(settings, resolver(store))
     config = uvicorn.Config(
         create_app(settings, store, scheduler),
         log_level="info" if settings.debug else "warning",
-        access_log=settings.debug,
+        access_log=False,
+        log_config=None,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )

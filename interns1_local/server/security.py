@@ -1,7 +1,8 @@
-"""Who may talk to the server: CORS, the Host check against DNS rebinding, and the limit on request bodies."""
+"""Who may talk to the server: CORS, the Host check against DNS rebinding, the API key, the limit on bodies."""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 import socket
@@ -17,6 +18,8 @@ from interns1_local.server.errors import GoJSONResponse, error_body
 
 MAX_BODY = 256 * 2**20
 BLOBS_PATH = "/api/blobs/"
+# What tells that a server is there, and nothing else.
+OPEN_PATHS = ("/", "/healthz")
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _HEADERS = (
@@ -26,6 +29,11 @@ _HEADERS = (
     "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout"
 )
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+
+
+class Unauthorized(InternS1Error):
+    status = 401
+    code = "unauthorized"
 
 
 class BodyTooLarge(BadRequest):
@@ -39,6 +47,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._origins = settings.origins
+        self._key = settings.api_key.encode()
         self._check_host = _is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +74,23 @@ class Guard:
         await self._limited(scope, receive, _with_origin(send, origin))
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._key and scope["path"] not in OPEN_PATHS and not self._has_key(Headers(scope=scope)):
+            missing = Unauthorized(
+                "this server asks for its API key: send it as `Authorization: Bearer KEY` (or `x-api-key: KEY`); "
+                "the `interns1` command reads it from INTERNS1_API_KEY"
+            )
+            headers = {"www-authenticate": "Bearer"}
+            response = GoJSONResponse(error_body(scope["path"], missing), status_code=missing.status, headers=headers)
+            await response(scope, receive, send)
+            return
+        await self._bounded(scope, receive, send)
+
+    def _has_key(self, headers: Headers) -> bool:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        return hmac.compare_digest(given.encode(), self._key)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a body beyond the limit; blobs have none, as they go to the disk piece by piece."""
         if scope["path"].startswith(BLOBS_PATH):
             await self._app(scope, receive, send)
