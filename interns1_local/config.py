@@ -46,6 +46,7 @@ class Settings:
     debug: bool = False
     api_key: str = field(default="", repr=False)
     log_format: str = "text"
+    image_urls: str = ""
 
     @property
     def base_url(self) -> str:
@@ -81,6 +82,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         nohistory=_flag(read("NOHISTORY")),
         debug=_flag(read("DEBUG")),
         api_key=read("API_KEY"),
+        image_urls=read("IMAGE_URLS"),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 

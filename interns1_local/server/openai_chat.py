@@ -17,6 +17,7 @@ from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent
 from interns1_local.errors import BadRequest
 from interns1_local.generation import Logprobs, generate_chat
 from interns1_local.server.errors import GoJSONResponse
+from interns1_local.server.image_urls import inline_image_urls
 from interns1_local.server.json_body import read_fields
 from interns1_local.server.ollama_messages import call_id, logprobs_json
 from interns1_local.server.openai_messages import read_chat
@@ -48,6 +49,7 @@ async def chat_completions(request: Request) -> Response:
     name = fields.text("model")
     if not name:
         raise BadRequest("model is required")
+    await inline_image_urls(fields.values, services.settings)
     chat_request = read_chat(fields, await services.model(name))
     events = generate_chat(services.scheduler, chat_request)
     completion = Completion(name)

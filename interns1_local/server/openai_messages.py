@@ -9,6 +9,7 @@ from typing import Any
 from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation import ChatRequest
+from interns1_local.server.image_urls import OFF
 from interns1_local.server.json_body import Fields
 from interns1_local.server.ollama_messages import decode_base64, read_logprobs, read_think, read_tools
 from interns1_local.server.services import keep_alive_seconds
@@ -146,7 +147,7 @@ def _image(url: Any) -> bytes:
     if not isinstance(url, str):
         raise BadRequest("invalid image input")
     if url.lower().startswith(("http://", "https://")):
-        raise BadRequest("image URLs are not currently supported, please use base64 encoded data instead")
+        raise BadRequest(OFF)
     head = _DATA_URI.match(url)
     if head is None:
         raise BadRequest("invalid image input")

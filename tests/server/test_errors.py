@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from interns1_local.errors import Busy, ContextOverflow
 from interns1_local.runners.model_scheduler import BUSY
+from interns1_local.server.image_urls import OFF
 from tests.server.fake_runner import FakeBackend, write_gguf
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -147,7 +148,7 @@ OPENAI_TABLE: list[tuple[Any, int, str, str]] = [
     *(({"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}, 400,
        "invalid_request_error", text)
       for url, text in (
-          ("https://x/y.png", "image URLs are not currently supported, please use base64 encoded data instead"),
+          ("https://x/y.png", OFF),
           ({"url": "file:///etc/passwd"}, "invalid image input"),
           ("data:image/svg+xml;base64,AAAA", "invalid image input"),
           ("data:image/png;base64,A", "invalid image input"),
