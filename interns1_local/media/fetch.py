@@ -56,7 +56,7 @@ async def _follow(pool: httpcore.AsyncConnectionPool, url: str) -> bytes:
         if parts.username is not None or parts.password is not None:
             raise MediaError("an image URL may not carry a name and a password")
         # Identity: a compressed answer could grow without end.
-        headers = {"host": parts.netloc, "accept": "image/*", "accept-encoding": "identity"}
+        headers = [("host", parts.netloc), ("accept", "image/*"), ("accept-encoding", "identity")]
         async with pool.stream("GET", urlunsplit(parts._replace(fragment="")), headers=headers) as response:
             location = dict(response.headers).get(b"location", b"").decode("latin-1")
             if response.status in (301, 302, 303, 307, 308) and location:
