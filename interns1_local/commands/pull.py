@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Example:
   interns1 pull nano
+  interns1 pull internlm/interns1
 """
 )
 @click.argument("model")

@@ -1,4 +1,4 @@
-"""Ollama's routes that bring models in: blobs, create, pull; and push, which says what is missing."""
+"""Ollama's routes that make models: blobs and create."""
 
 from __future__ import annotations
 
@@ -17,22 +17,15 @@ from interns1_local.generation import is_jinja
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import ndjson
-from interns1_local.server.ollama_models import model_name
 from interns1_local.server.services import Services, services_of
 from interns1_local.server.streaming import NDJSON, Json, ollama_line_error, stream, until_disconnect, worker_events
 from interns1_local.store.blobs import check_digest
 from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.name import ModelName
-from interns1_local.store.nano import is_nano, pull_nano
 from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options
 
 _WRITE_BYTES = 4 << 20
-_NO_REGISTRY = (
-    "pull model manifest: this version reaches no model registry yet. It can pull 'nano', which is included; other "
-    "models are made from local files: write a Modelfile with FROM and a GGUF file or a safetensors folder, and create "
-    "a model from it"
-)
 _GO_TEMPLATE = "warning: TEMPLATE is a Go template; it is kept, but the model's own chat template is used"
 
 Work = Callable[[Callable[[Json], None]], object]
@@ -70,30 +63,11 @@ async def create_model(request: Request) -> Response:
             report({"status": _GO_TEMPLATE})
         create(services.store, name, plan, report)
 
-    return await _statuses(request, fields, work)
+    return await statuses(request, fields, work)
 
 
-async def pull(request: Request) -> Response:
-    """`nano` is converted from the shipped checkpoint; other names have no source yet."""
-    services = services_of(request)
-    fields = await read_fields(request, "PullRequest")
-    name = ModelName.parse(fields.text("model") or fields.text("name"))
-
-    def work(report: Callable[[Json], None]) -> None:
-        if not is_nano(name):
-            report({"status": "pulling manifest"})
-            raise InternS1Error(_NO_REGISTRY)
-        pull_nano(services.store, report)
-
-    return await _statuses(request, fields, work)
-
-
-async def push(request: Request) -> Response:
-    name = model_name(await read_fields(request, "PushRequest"))
-    raise Unsupported(f"push of {name}: this version reaches no model registry yet")
-
-
-async def _statuses(request: Request, fields: Fields, work: Work) -> Response:
+async def statuses(request: Request, fields: Fields, work: Work) -> Response:
+    """What `work` reports: a line each, or the last one alone when no stream is wanted."""
     events = worker_events(work)
     if fields.flag("stream") is not False:
         return await stream(request, ndjson(events), NDJSON, ollama_line_error)

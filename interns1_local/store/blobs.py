@@ -50,7 +50,7 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        _publish(self.path, self._folder / digest.replace(":", "-"))
+        publish(self.path, self._folder / digest.replace(":", "-"))
         return digest
 
     def discard(self) -> None:
@@ -106,7 +106,7 @@ class BlobStore:
             size = os.fstat(source.fileno()).st_size
         with path.open("r+b") as written:
             os.fsync(written.fileno())
-        _publish(path, self.path(digest))
+        publish(path, self.path(digest))
         return digest, size
 
     def remove(self, digest: str) -> None:
@@ -128,12 +128,13 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        _publish(Path(name), path)
+        publish(Path(name), path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def _publish(source: Path, target: Path) -> None:
+def publish(source: Path, target: Path) -> None:
+    """Give a finished file its name, and make the name itself durable."""
     # mkstemp makes files that only their owner reads; a store may be shared with an Ollama that runs as another user.
     source.chmod(0o644)
     os.replace(source, target)

@@ -94,15 +94,18 @@ class ModelStore:
                 models.append(self._read(name))
         return sorted(models, key=lambda model: model.modified_at, reverse=True)
 
-    def write(self, name: ModelName, manifest: Manifest) -> ModelName:
-        """Write a manifest last, once all its blobs are there. Blobs that only its predecessor used go away."""
+    def write(self, name: ModelName, manifest: Manifest, raw: bytes | None = None) -> ModelName:
+        """Write a manifest last, once all its blobs are there. Blobs that only its predecessor used go away.
+
+        `raw` is the manifest as a registry sent it: its digest is the model's, so it is kept to the byte.
+        """
         with self._lock:
             target = self.find(name) or name
             missing = [digest for digest in manifest.digests if not self.blobs.has(digest)]
             if missing:
                 raise InternS1Error(f"blob {missing[0]} vanished while {name} was written; try again")
             before = self._manifest(target).digests if self._manifest_path(target).is_file() else set()
-            write_atomically(self._manifest_path(target), manifest.to_bytes())
+            write_atomically(self._manifest_path(target), manifest.to_bytes() if raw is None else raw)
             self._drop(before - manifest.digests)
             return target
 
@@ -151,6 +154,10 @@ class ModelStore:
 
     def _manifest_path(self, name: ModelName) -> Path:
         return self._manifests.joinpath(*name.path.parts)
+
+    def raw_manifest(self, name: ModelName) -> bytes:
+        """The manifest's bytes, whose sha256 is the model's digest."""
+        return self._manifest_path(name).read_bytes()
 
     def _manifest(self, name: ModelName) -> Manifest:
         return Manifest.from_bytes(self._manifest_path(name).read_bytes(), f"the manifest of {name}")

@@ -96,7 +96,10 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/create", {"model": "new", "from": "tiny", "adapters": {"a": DIGEST}}, 400,
      "adapters and draft models are not supported yet by this version"),
     ("POST", "/api/blobs/sha256:12", b"x", 400, "invalid digest format"),
-    ("POST", "/api/push", {"model": "tiny"}, 400, "push of tiny: this version reaches no model registry yet"),
+    ("POST", "/api/push", {"model": "nope", "stream": False}, 404, "model 'nope' not found"),
+    ("POST", "/api/push", {"model": "http://127.0.0.1:1/a/b", "stream": False}, 404,
+     "model 'http://127.0.0.1:1/a/b' not found"),
+    ("POST", "/api/pull", {"model": "http://127.0.0.1:1/a/b", "stream": False}, 400, "insecure protocol http"),
     ("POST", "/api/tokenize", {"text": "x"}, 400, "model is required"),
 ]  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_ollama_models(client: ollama.Client, tmp_path: Path) -> None:
     client.generate("tiny", keep_alive=0)
     assert client.ps().models == []
     with pytest.raises(ollama.ResponseError, match="pull model manifest"):
-        client.pull("llama3")
+        client.pull("http://127.0.0.1:1/library/llama3", insecure=True)
 
 
 def test_openai(live_url: str, backend: FakeBackend) -> None:

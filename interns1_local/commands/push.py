@@ -1,0 +1,26 @@
+"""`interns1 push`: send a model to a registry."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Example:
+  interns1 cp nano registry.example.org/lab/nano:v1
+  interns1 push registry.example.org/lab/nano:v1
+"""
+)
+@click.argument("model")
+@click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
+def command(model: str, insecure: bool) -> None:
+    """Push MODEL to the registry that its name begins with.
+
+    Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD for the server.
+    """
+    from interns1_local.commands.own_server import any_server
+    from interns1_local.commands.progress import show_statuses
+
+    with any_server() as client:
+        show_statuses(client.stream("/api/push", {"model": model, "insecure": insecure, "stream": True}))

@@ -1,0 +1,94 @@
+"""`pull` and `push`: a model between the store and a registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from interns1_local.store.blobs import check_digest
+from interns1_local.store.download import REPORT_SECONDS, fetch_blob
+from interns1_local.store.manifest import Layer, Manifest
+from interns1_local.store.model_store import ModelStore
+from interns1_local.store.name import ModelName
+from interns1_local.store.registry import Registry
+from interns1_local.store.remote import RemoteError
+
+Status = dict[str, Any]
+Progress = Callable[[Status], None]
+
+MAX_LAYERS = 4096
+
+
+def pull(store: ModelStore, text: str, progress: Progress | None = None, *, insecure: bool = False) -> ModelName:
+    """Bring the model that `text` names into the store. The manifest is written last."""
+    report = progress or (lambda status: None)
+    name = ModelName.parse(text)
+    report({"status": "pulling manifest"})
+    with Registry(name, scheme=_scheme(text), insecure=insecure) as registry:
+        raw = registry.manifest()
+        manifest = _checked(raw, name)
+        for layer in _blobs(manifest):
+            fetch_blob(store.blobs, registry.blob(layer), registry.client, _layer_report(report, "pulling", layer))
+    report({"status": "verifying sha256 digest"})
+    report({"status": "writing manifest"})
+    written = store.write(store.find(name) or name, manifest, raw)
+    report({"status": "success"})
+    return written
+
+
+def push(store: ModelStore, text: str, progress: Progress | None = None, *, insecure: bool = False) -> None:
+    """Send a stored model to the registry that its name names."""
+    report = progress or (lambda status: None)
+    report({"status": "retrieving manifest"})
+    model = store.resolve(text)
+    raw = store.raw_manifest(model.name)
+    manifest = _checked(raw, model.name)
+    with Registry(model.name, scheme=_scheme(text), insecure=insecure) as registry:
+        for layer in _blobs(manifest):
+            step = _layer_report(report, "pushing", layer)
+            if registry.has(layer):
+                step(layer.size)
+            else:
+                registry.upload(layer, store.blobs.path(layer.digest), step)
+        report({"status": "pushing manifest"})
+        registry.put_manifest(raw)
+    report({"status": "success"})
+
+
+def _scheme(text: str) -> str:
+    return text.partition("://")[0].lower() if "://" in text else "https"
+
+
+def _checked(raw: bytes, name: ModelName) -> Manifest:
+    """What a registry sent is believed in nothing: digests become file names, sizes become files."""
+    manifest = Manifest.from_bytes(raw, f"the manifest of {name}")
+    layers = (manifest.config, *manifest.layers)
+    if len(layers) > MAX_LAYERS:
+        raise RemoteError(f"the manifest of {name} has {len(layers)} layers; the limit is {MAX_LAYERS}")
+    for layer in layers:
+        check_digest(layer.digest)
+        if layer.size < 0:
+            raise RemoteError(f"the manifest of {name} gives layer {layer.digest} a size of {layer.size}")
+    return manifest
+
+
+def _blobs(manifest: Manifest) -> list[Layer]:
+    """Each blob once, the largest first as it decides how long it takes."""
+    layers = {layer.digest: layer for layer in (*manifest.layers, manifest.config)}
+    return sorted(layers.values(), key=lambda layer: -layer.size)
+
+
+def _layer_report(report: Progress, verb: str, layer: Layer) -> Callable[[int], None]:
+    """Statuses as Ollama writes them, a few a second, and always the last."""
+    last, digest = 0.0, check_digest(layer.digest)
+    status: Status = {"status": f"{verb} {digest[7:19]}", "digest": digest, "total": layer.size}
+
+    def step(completed: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS or completed == layer.size:
+            last = now
+            report({**status, "completed": completed} if completed else dict(status))
+
+    return step
