@@ -35,18 +35,25 @@ class _Chunk:
 class HubSource:
     """owner/repo[@revision], pinned to the commit that the revision names when it is opened."""
 
+    scheme = "hf"
+
     def __init__(self, where: str, *, sleep: Callable[[float], None] | None = None) -> None:
         found = _REPOSITORY.fullmatch(where)
         if found is None:
-            raise HubError(f"hf:{where} is not a repository; write hf:owner/repo or hf:owner/repo@revision.")
+            write = f"write {self.scheme}:owner/repo or {self.scheme}:owner/repo@revision"
+            raise HubError(f"{self.scheme}:{where} is not a repository; {write}.")
         self._repository, revision = found[1], found[2]
-        self.label = Path(f"hf:{where}")
+        self.label = Path(f"{self.scheme}:{where}")
         self.name = self._repository.rpartition("/")[2]
         self._sleep = sleep or time.sleep
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[str, int], _Chunk] = OrderedDict()
-        self._commit, self._sizes = _look_up(self._repository, revision)
-        self._client = _client()
+        self._client = self._open_client()
+        try:
+            self._commit, self._sizes = self._look_up(revision)
+        except BaseException:
+            self._client.close()
+            raise
 
     def files(self) -> list[str]:
         return sorted(self._sizes)
@@ -122,6 +129,12 @@ class HubSource:
                 raise BrokenCheckpoint(f"{self.label / file}: the hub sent {given!r} where {expected!r} was asked for.")
             for part in response.iter_raw():
                 data += part[: n_bytes - len(data)]
+
+    def _open_client(self) -> httpx.Client:
+        return _client()
+
+    def _look_up(self, revision: str | None) -> tuple[str, dict[str, int]]:
+        return _look_up(self._repository, revision)
 
     def _url(self, file: str) -> str:
         from huggingface_hub import hf_hub_url

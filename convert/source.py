@@ -9,6 +9,7 @@ from convert.errors import BrokenCheckpoint
 from quant.positional_file import PositionalFile
 
 HUB_PREFIX = "hf:"
+MODELSCOPE_PREFIX = "ms:"
 
 
 class Source(Protocol):
@@ -33,12 +34,16 @@ class Source(Protocol):
 
 
 def open_source(where: Path | str) -> Source:
-    """A folder's path, or hf:owner/repo[@revision]."""
+    """A folder's path, or hf:owner/repo[@revision]; ms: in the place of hf: is ModelScope."""
     text = str(where)
     if text.startswith(HUB_PREFIX):
         from convert.hub_source import HubSource
 
         return HubSource(text.removeprefix(HUB_PREFIX))
+    if text.startswith(MODELSCOPE_PREFIX):
+        from convert.modelscope_source import ModelScopeSource
+
+        return ModelScopeSource(text.removeprefix(MODELSCOPE_PREFIX))
     return FolderSource(Path(where))
 
 

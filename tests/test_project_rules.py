@@ -29,6 +29,7 @@ EXTRA_EDGES = {
     # The worker is the one place where token ids and the model meet.
     "interns1_local.store.create": {"convert", "quant"},
     "interns1_local.store.nano": {"nano", "convert", "quant"},
+    "interns1_local.store.shards": {"quant"},
     "interns1_local.runners.model_spec": {"quant"},
     "interns1_local.runners.memory": {"quant"},
 }

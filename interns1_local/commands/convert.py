@@ -64,7 +64,7 @@ def command(
     CHECKPOINT is a folder, or hf:owner/repo[@revision], which is read from the hub without being kept. When the
     command is stopped, the same command continues where it was.
     """
-    if not checkpoint.startswith("hf:") and not Path(checkpoint).is_dir():
+    if not checkpoint.startswith(("hf:", "ms:")) and not Path(checkpoint).is_dir():
         raise click.ClickException(f"there is no folder {checkpoint} (a Hugging Face checkpoint is expected)")
     from quant.recipes import recipe
     from quant.splits import parse_size

@@ -1,4 +1,4 @@
-"""POST /api/pull and /api/push: models from and to registries."""
+"""POST /api/pull and /api/push: models from registries and hubs, and to registries."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from interns1_local.store.pull import push as push_model
 
 
 async def pull(request: Request) -> Response:
-    """`nano` is converted from the shipped checkpoint; other names come from the registry that they name."""
+    """`nano` is converted from the shipped checkpoint; other names come from the registry or hub that they name."""
     services = services_of(request)
     fields = await read_fields(request, "PullRequest")
     text = fields.text("model") or fields.text("name")
     name = ModelName.parse(text)
     insecure = bool(fields.flag("insecure"))
+    quantize = fields.text("quantize") or None
 
     def work(report: Callable[[Json], None]) -> None:
         if is_nano(name):
             pull_nano(services.store, report)
         else:
-            pull_model(services.store, text, report, insecure=insecure)
+            pull_model(services.store, text, report, insecure=insecure, quantize=quantize)
 
     return await statuses(request, fields, work)
 

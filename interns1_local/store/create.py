@@ -32,11 +32,15 @@ _UNQUANTIZED = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What a new model is made of: one of `base`, `files` (by the name each had) and `folder`; then changes."""
+    """What a new model is made of: one of `base`, `files` (by the name each had), `folder`, `checkpoint`; then changes.
+
+    `checkpoint` is one on a hub, as `convert` names it (hf:owner/repo): it is read as it is converted.
+    """
 
     base: StoredModel | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     folder: Path | None = None
+    checkpoint: str | None = None
     quantize: str | None = None
     template: str | None = None
     system: str | None = None
@@ -108,7 +112,9 @@ def _model_layers(
         model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report)
         layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
         return _describe(store, layers), layers
-    if any(file.lower().endswith(".safetensors") for file in plan.files):
+    if plan.checkpoint is not None:
+        layers = _convert(store, plan.checkpoint, plan.quantize, workspace, report)
+    elif any(file.lower().endswith(".safetensors") for file in plan.files):
         # The converter names a model for its folder when the checkpoint does not name it.
         folder = workspace / "files" / name.model
         _link_files(plan.files, folder)
@@ -158,7 +164,9 @@ def _add_gguf(store: ModelStore, path: Path, quantize: str | None, workspace: Pa
     return _adopt(store, output, media.MODEL)
 
 
-def _convert(store: ModelStore, folder: Path, quantize: str | None, workspace: Path, report: Progress) -> list[Layer]:
+def _convert(
+    store: ModelStore, folder: Path | str, quantize: str | None, workspace: Path, report: Progress
+) -> list[Layer]:
     """A checkpoint as a model layer and, when it can see, a projector layer."""
     kind = (quantize or "BF16").upper()
     _check_type(kind)

@@ -155,6 +155,11 @@ class ModelStore:
     def _manifest_path(self, name: ModelName) -> Path:
         return self._manifests.joinpath(*name.path.parts)
 
+    def discard(self, digests: set[str]) -> None:
+        """Remove those of the blobs that no manifest names."""
+        with self._lock:
+            self._drop(digests)
+
     def raw_manifest(self, name: ModelName) -> bytes:
         """The manifest's bytes, whose sha256 is the model's digest."""
         return self._manifest_path(name).read_bytes()

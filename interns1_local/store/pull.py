@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+from interns1_local.errors import BadRequest
 from interns1_local.store.blobs import check_digest
-from interns1_local.store.download import REPORT_SECONDS, fetch_blob
+from interns1_local.store.download import fetch_blob
+from interns1_local.store.hub import is_hub
+from interns1_local.store.hub_pull import pull_from_hub
+from interns1_local.store.layer_progress import layer_report
 from interns1_local.store.manifest import Layer, Manifest
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
@@ -20,21 +23,37 @@ Progress = Callable[[Status], None]
 MAX_LAYERS = 4096
 
 
-def pull(store: ModelStore, text: str, progress: Progress | None = None, *, insecure: bool = False) -> ModelName:
-    """Bring the model that `text` names into the store. The manifest is written last."""
+def pull(
+    store: ModelStore,
+    text: str,
+    progress: Progress | None = None,
+    *,
+    insecure: bool = False,
+    quantize: str | None = None,
+) -> None:
+    """Bring the model that `text` names into the store. The manifest is written last.
+
+    hf.co and modelscope.cn are hubs, whose files are quantized to `quantize` if that is given; any other host is a
+    registry, whose models come as they are.
+    """
     report = progress or (lambda status: None)
     name = ModelName.parse(text)
+    if is_hub(name):
+        pull_from_hub(store, name, report, quantize)
+        return
+    if quantize:
+        raise BadRequest("a registry's models come as they are; quantize is for models of hf.co and modelscope.cn")
     report({"status": "pulling manifest"})
     with Registry(name, scheme=_scheme(text), insecure=insecure) as registry:
         raw = registry.manifest()
         manifest = _checked(raw, name)
         for layer in _blobs(manifest):
-            fetch_blob(store.blobs, registry.blob(layer), registry.client, _layer_report(report, "pulling", layer))
+            step = layer_report(report, "pulling", layer.digest, layer.size)
+            fetch_blob(store.blobs, registry.blob(layer), registry.client, step)
     report({"status": "verifying sha256 digest"})
     report({"status": "writing manifest"})
-    written = store.write(store.find(name) or name, manifest, raw)
+    store.write(store.find(name) or name, manifest, raw)
     report({"status": "success"})
-    return written
 
 
 def push(store: ModelStore, text: str, progress: Progress | None = None, *, insecure: bool = False) -> None:
@@ -46,7 +65,7 @@ def push(store: ModelStore, text: str, progress: Progress | None = None, *, inse
     manifest = _checked(raw, model.name)
     with Registry(model.name, scheme=_scheme(text), insecure=insecure) as registry:
         for layer in _blobs(manifest):
-            step = _layer_report(report, "pushing", layer)
+            step = layer_report(report, "pushing", layer.digest, layer.size)
             if registry.has(layer):
                 step(layer.size)
             else:
@@ -77,18 +96,3 @@ def _blobs(manifest: Manifest) -> list[Layer]:
     """Each blob once, the largest first as it decides how long it takes."""
     layers = {layer.digest: layer for layer in (*manifest.layers, manifest.config)}
     return sorted(layers.values(), key=lambda layer: -layer.size)
-
-
-def _layer_report(report: Progress, verb: str, layer: Layer) -> Callable[[int], None]:
-    """Statuses as Ollama writes them, a few a second, and always the last."""
-    last, digest = 0.0, check_digest(layer.digest)
-    status: Status = {"status": f"{verb} {digest[7:19]}", "digest": digest, "total": layer.size}
-
-    def step(completed: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= REPORT_SECONDS or completed == layer.size:
-            last = now
-            report({**status, "completed": completed} if completed else dict(status))
-
-    return step
