@@ -17,6 +17,7 @@ from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.server import (
+    anthropic,
     metrics,
     ollama_chat,
     ollama_create,
@@ -54,6 +55,7 @@ ROUTES = [
     Route("/api/blobs/{digest}", ollama_create.blob, methods=["HEAD", "POST"]),
     Route("/api/tokenize", ollama_tokens.tokenize, methods=["POST"]),
     Route("/api/detokenize", ollama_tokens.detokenize, methods=["POST"]),
+    Route("/v1/messages", anthropic.messages, methods=["POST"]),
     Route("/v1/models", openai_models.list_models),
     Route("/v1/models/{name:path}", openai_models.get_model),
     Route("/v1/chat/completions", openai_chat.chat_completions, methods=["POST"]),

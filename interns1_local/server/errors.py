@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from interns1_local.errors import InternS1Error
 
 _log = logging.getLogger("interns1_local.server")
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
 
@@ -41,9 +51,20 @@ def openai_error(error: InternS1Error) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": None, "code": None}}
 
 
+def anthropic_error(error: InternS1Error) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": _request_id()}
+
+
 def error_body(path: str, error: InternS1Error) -> dict[str, Any]:
     """The body of `error` in the protocol that `path` belongs to."""
+    if path.startswith("/v1/messages"):
+        return anthropic_error(error)
     return openai_error(error) if path.startswith("/v1/") else ollama_error(error)
+
+
+def _request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
 
 
 def as_ours(error: Exception) -> InternS1Error:
