@@ -27,9 +27,11 @@ from interns1_local.server import (
     ollama_tokens,
     openai_chat,
     openai_models,
+    openai_responses,
 )
 from interns1_local.server.access_log import AccessLog, start_logging
 from interns1_local.server.errors import EXCEPTION_HANDLERS
+from interns1_local.server.response_memory import ResponseMemory
 from interns1_local.server.security import Guard
 from interns1_local.server.services import Services, resolver
 from interns1_local.store.model_store import ModelStore
@@ -55,6 +57,9 @@ ROUTES = [
     Route("/api/blobs/{digest}", ollama_create.blob, methods=["HEAD", "POST"]),
     Route("/api/tokenize", ollama_tokens.tokenize, methods=["POST"]),
     Route("/api/detokenize", ollama_tokens.detokenize, methods=["POST"]),
+    Route("/v1/responses", openai_responses.create, methods=["POST"]),
+    Route("/v1/responses/{id}", openai_responses.retrieve),
+    Route("/v1/responses/{id}", openai_responses.delete, methods=["DELETE"]),
     Route("/v1/messages", anthropic.messages, methods=["POST"]),
     Route("/v1/models", openai_models.list_models),
     Route("/v1/models/{name:path}", openai_models.get_model),
@@ -82,6 +87,7 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
     app.router.redirect_slashes = False
     app.state.services = Services(settings, store, scheduler)
     app.state.metrics = counters
+    app.state.responses = ResponseMemory()
     return app
 
 

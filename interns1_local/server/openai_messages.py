@@ -55,7 +55,7 @@ def read_chat(fields: Fields, model: StoredModel) -> ChatRequest:
         name=fields.text("model"),
         messages=[_message(message) for message in messages],
         tools=_tools(fields),
-        think=_think(fields),
+        think=read_effort(fields),
         options=_options(fields),
         keep_alive=keep_alive_seconds(fields.get("keep_alive")),
         template_kwargs=kwargs,
@@ -82,7 +82,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
     raise Unsupported(f'tool_choice {json.dumps(choice)} is not supported yet by this version; use "auto" or "none"')
 
 
-def _think(fields: Fields) -> bool | str | None:
+def read_effort(fields: Fields) -> bool | str | None:
     reasoning = fields.child("reasoning", "openai.Reasoning")
     effort = fields.text("reasoning_effort") or (reasoning.text("effort") if reasoning else "")
     if not effort:
@@ -139,11 +139,11 @@ def _part(fields: Fields) -> Part:
     if kind == "image_url":
         value = fields.get("image_url")
         url = value.get("url") if isinstance(value, dict) else value
-        return Image(_image(url))
+        return Image(image_bytes(url))
     raise BadRequest(f'invalid content part type "{kind}": text and image_url are supported')
 
 
-def _image(url: Any) -> bytes:
+def image_bytes(url: Any) -> bytes:
     if not isinstance(url, str):
         raise BadRequest("invalid image input")
     if url.lower().startswith(("http://", "https://")):
