@@ -1,4 +1,4 @@
-"""The peers that benchmarks measure: llama.cpp's own converter and quantizer, built from llama-cpp-python's sdist.
+"""The peers that benchmarks measure: llama.cpp's own converter and tools, built from llama-cpp-python's sdist.
 
 Everything is put into a folder outside the repository and made once.
 """
@@ -52,7 +52,7 @@ class Run:
         return Run(self.seconds + other.seconds, cpu, max(self.peak_bytes, other.peak_bytes))
 
 
-def measure(command: Sequence[str | Path], log: Path) -> Run:
+def measure(command: Sequence[object], log: Path) -> Run:
     """Run a command to its end; what it prints goes to `log`, and is shown when it fails."""
     started = time.perf_counter()
     with open(log, "wb") as out:
@@ -119,7 +119,7 @@ class Peers:
             tar.extractall(self.work, filter="data")
 
 
-def ours(arguments: Sequence[str | Path], log: Path) -> Run:
+def ours(arguments: Sequence[object], log: Path) -> Run:
     """`interns1` with `arguments`."""
     return measure([sys.executable, "-m", "interns1_local.commands", *arguments], log)
 

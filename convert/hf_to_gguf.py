@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from convert.architectures.settings import rope_settings
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint, ConvertError
 from convert.plan import FilePlan
+from quant import estimate
+from quant.estimate import Work
 from quant.gguf_output import TensorSpec
 from quant.imatrix import ImportanceMatrix, load
 from quant.overrides import named_types
@@ -36,6 +39,8 @@ __all__ = [
 # Buffers that some checkpoints carry and no model needs.
 _IGNORED = (".rotary_emb.inv_freq", ".position_ids")
 _VISION = ("vision_tower.", "multi_modal_projector.")
+# Reading FP8 takes about as long, and F16 and F32 less.
+_USUAL_SOURCE = "BF16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,11 @@ class ConversionPlan:
 
     files: list[PlannedFile]
     memory_bytes: int
+    work: list[Work]
+
+    def seconds(self, jobs: int) -> float:
+        """The estimated time of computing; tries each type for a moment."""
+        return estimate.seconds(self.work, jobs)
 
 
 class Options(TypedDict, total=False):
@@ -151,7 +161,8 @@ def plan_conversion(
     with _planned(checkpoint, output, _Request(**options)) as (_, outputs):
         files = [file for o in outputs for file in plan_files(o.path, o.plan.fields, o.specs, o.max_bytes)]
         blocks = (largest_block(t.shape[-1], t.pieces) for planned in outputs for t in planned.plan.tensors)
-        return ConversionPlan(files, memory_bytes(max(blocks, default=0), jobs))
+        work = [Work(_USUAL_SOURCE, spec.type, math.prod(spec.shape)) for o in outputs for spec in o.specs]
+        return ConversionPlan(files, memory_bytes(max(blocks, default=0), jobs), work)
 
 
 @contextlib.contextmanager

@@ -57,15 +57,20 @@ def _open(checkpoint: Checkpoint, name: str, *shapes: Shape) -> tuple[TensorEntr
     return entry, read
 
 
+def _piece(entry: TensorEntry, n_rows: int, read: Callable[[int, int], Rows], whole: bool = False) -> Piece:
+    return Piece(n_rows, read, whole, origin=f"{entry.name} in {entry.file}")
+
+
 def whole(checkpoint: Checkpoint, source: str, name: str, shape: Shape, stored: Shape | None = None) -> TensorPlan:
     """A tensor that is copied. `stored` is its shape in the checkpoint where that has more dimensions of size 1."""
-    _, read = _open(checkpoint, source, shape, stored or shape)
-    return TensorPlan(name, shape, [Piece(math.prod(shape[:-1]), read)])
+    entry, read = _open(checkpoint, source, shape, stored or shape)
+    return TensorPlan(name, shape, [_piece(entry, math.prod(shape[:-1]), read)])
 
 
 def stacked(checkpoint: Checkpoint, sources: Sequence[str], name: str, shape: Shape) -> TensorPlan:
     """Matrices of equal `shape`, one a source, stacked into one tensor and read one at a time."""
-    pieces = [Piece(shape[0], _open(checkpoint, source, shape)[1]) for source in sources]
+    opened = [_open(checkpoint, source, shape) for source in sources]
+    pieces = [_piece(entry, shape[0], read) for entry, read in opened]
     return TensorPlan(name, (len(pieces), *shape), pieces)
 
 
@@ -84,8 +89,9 @@ def packed(
     def piece(expert: int) -> Piece:
         base = expert * inner
         if not transposed:
-            return Piece(high - low, lambda first, last: read(base + low + first, base + low + last))
-        return Piece(
+            return _piece(entry, high - low, lambda first, last: read(base + low + first, base + low + last))
+        return _piece(
+            entry,
             high - low,
             lambda first, last: np.ascontiguousarray(read(base, base + inner)[:, low + first : low + last].T),
             whole=True,
@@ -101,25 +107,25 @@ def heads(
 
     `paired`: row i of the first half and row i of the second half, which one rotation joins, come to stand together.
     """
-    _, read = _open(checkpoint, source, stored)
+    entry, read = _open(checkpoint, source, stored)
     columns = stored[-1]
 
     def piece(start: int) -> Piece:
         if not paired:
-            return Piece(size, lambda first, last: read(start + first, start + last))
+            return _piece(entry, size, lambda first, last: read(start + first, start + last))
 
         def read_paired(first: int, last: int) -> Rows:
             halves = read(start, start + size).reshape(2, size // 2, columns)
             return halves.swapaxes(0, 1).reshape(size, columns)[first:last]
 
-        return Piece(size, read_paired, whole=True)
+        return _piece(entry, size, read_paired, whole=True)
 
     return TensorPlan(name, (len(starts) * size, columns), [piece(start) for start in starts])
 
 
 def rolled(checkpoint: Checkpoint, source: str, name: str, n_rows: int, columns: int) -> TensorPlan:
     """The first row moved to the end."""
-    _, read = _open(checkpoint, source, (1, n_rows, columns), (n_rows, columns))
-    last_row = Piece(1, lambda first, last: read(0, 1))
-    rest = Piece(n_rows - 1, lambda first, last: read(first + 1, last + 1))
+    entry, read = _open(checkpoint, source, (1, n_rows, columns), (n_rows, columns))
+    last_row = _piece(entry, 1, lambda first, last: read(0, 1))
+    rest = _piece(entry, n_rows - 1, lambda first, last: read(first + 1, last + 1))
     return TensorPlan(name, (n_rows, columns), [rest, last_row])

@@ -12,22 +12,33 @@ def kind(settings: Mapping[str, Any]) -> str:
     return str(settings.get("rope_type", settings.get("type", "default")))
 
 
-def scaling(settings: Mapping[str, Any], a: str) -> dict[str, Any]:
-    """Keys for the architecture `a`. "dynamic" changes nothing within the trained context; see `stretch`."""
-    if kind(settings) in ("default", "dynamic"):
+def keys(settings: Mapping[str, Any], a: str, base: float, context_length: int) -> dict[str, Any]:
+    """Keys for the architecture `a`, trained with the rotary `base` for `context_length` tokens."""
+    return {f"{a}.rope.freq_base": base, **_scaling(settings, a, base, context_length)}
+
+
+def _scaling(settings: Mapping[str, Any], a: str, base: float, context_length: int) -> dict[str, Any]:
+    if kind(settings) == "default":
         return {}
+    if kind(settings) == "dynamic":
+        # It changes nothing within the trained context. llama.cpp has no keys for it; these are for our own loader.
+        return {
+            "interns1.rope.dynamic.factor": float(settings.get("factor", 1.0)),
+            "interns1.rope.dynamic.freq_base": base,
+            "interns1.rope.dynamic.context_length": context_length,
+        }
     if kind(settings) not in ("linear", "yarn"):
         raise UnsupportedArchitecture(
             f"rope scaling {kind(settings)!r} cannot be converted; dynamic, linear and yarn can."
         )
-    keys: dict[str, Any] = {
+    found: dict[str, Any] = {
         f"{a}.rope.scaling.type": kind(settings),
         f"{a}.rope.scaling.factor": float(settings["factor"]),
     }
     original = settings.get("original_max_position_embeddings")
     if original:
-        keys[f"{a}.rope.scaling.original_context_length"] = int(original)
-    return keys
+        found[f"{a}.rope.scaling.original_context_length"] = int(original)
+    return found
 
 
 def stretch(fields: dict[str, Any], settings: Mapping[str, Any], context_length: int) -> None:

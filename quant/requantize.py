@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from quant import estimate
 from quant.errors import BadTensor, OutputError
+from quant.estimate import Work
 from quant.fit import Option, choose
 from quant.ggml_types import ggml_type
 from quant.gguf_file import ALIGNMENT, GGUFMetadata, TensorInfo, align
@@ -75,6 +77,11 @@ class RequantizePlan:
     def memory_bytes(self, jobs: int) -> int:
         """The run's estimated peak."""
         return memory_bytes(max((largest_block(t.shape[-1], ()) for t in self.tensors), default=0), jobs)
+
+    def seconds(self, jobs: int) -> float:
+        """The run's estimated time of computing; tries each type for a moment."""
+        pairs = zip(self.tensors, self.specs, strict=True)
+        return estimate.seconds((Work(t.type, spec.type, math.prod(spec.shape)) for t, spec in pairs), jobs)
 
 
 def plan_requantize(

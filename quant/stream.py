@@ -35,6 +35,7 @@ class Piece:
     encoded: Callable[[int, int], NDArray[np.uint8]] | None = (
         None  # gives rows that need no encoding, instead of `read`
     )
+    origin: str = ""  # what messages call the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,9 @@ def _encode(block: _Block) -> int:
     try:
         data = _encoded_rows(block)
     except QuantError as error:
-        raise type(error)(f"Tensor {tensor.name}, from row {block.start_row + block.first}: {error}") from error
+        place = f" ({block.piece.origin})" if block.piece.origin else ""
+        row = block.start_row + block.first
+        raise type(error)(f"Tensor {tensor.name}, from row {row}{place}: {error}") from error
     position = (block.start_row + block.first) * ggml_type(tensor.type).row_bytes(tensor.columns)
     tensor.output.write(tensor.name, position, data.data.cast("B"))
     return data.nbytes

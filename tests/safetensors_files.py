@@ -26,7 +26,9 @@ def decode(tensor: Encoded) -> Array:
     return np.frombuffer(tensor[2], _DTYPES[tensor[0]]).reshape(tensor[1]).astype(np.float32)
 
 
-def to_fp8(tensors: dict[str, Encoded]) -> dict[str, Encoded]:
+def to_fp8(
+    tensors: dict[str, Encoded], block: tuple[int, int] = FP8_BLOCK, scale_dtype: str = "F32"
+) -> dict[str, Encoded]:
     """The FP8 twin: attention and expert matrices block-scaled, the rest unchanged."""
     out: dict[str, Encoded] = {}
     for name, tensor in tensors.items():
@@ -34,25 +36,31 @@ def to_fp8(tensors: dict[str, Encoded]) -> dict[str, Encoded]:
             out[name] = tensor
             continue
         value = decode(tensor)
-        rows, columns = FP8_BLOCK
-        blocks = value.reshape(value.shape[0] // rows, rows, value.shape[1] // columns, columns)
-        scale = (np.abs(blocks).max(axis=(1, 3)) / 448).astype(np.float32)
-        out[name] = encode((blocks / scale[:, None, :, None]).reshape(value.shape), "F8_E4M3")
-        out[f"{name}_scale_inv"] = encode(scale, "F32")
+        rows, columns = block
+        height, width = -(-value.shape[0] // rows), -(-value.shape[1] // columns)
+        full = np.zeros((height * rows, width * columns), np.float32)
+        full[: value.shape[0], : value.shape[1]] = value
+        scale = np.abs(full.reshape(height, rows, width, columns)).max(axis=(1, 3)) / 440
+        out[f"{name}_scale_inv"] = encode(scale, scale_dtype)
+        out[name] = encode(value / _spread(out[f"{name}_scale_inv"], block, value.shape), "F8_E4M3")
     return out
 
 
-def from_fp8(tensors: dict[str, Encoded]) -> dict[str, Encoded]:
+def from_fp8(tensors: dict[str, Encoded], block: tuple[int, int] = FP8_BLOCK) -> dict[str, Encoded]:
     """Dequantized to F32, by the definition of the format."""
     out: dict[str, Encoded] = {}
     for name, tensor in tensors.items():
         scale = tensors.get(f"{name}_scale_inv")
         if scale is not None:
-            spread = np.repeat(np.repeat(decode(scale), FP8_BLOCK[0], 0), FP8_BLOCK[1], 1)
-            out[name] = encode(decode(tensor) * spread, "F32")
+            out[name] = encode(decode(tensor) * _spread(scale, block, tensor[1]), "F32")
         elif not name.endswith("_scale_inv"):
             out[name] = tensor
     return out
+
+
+def _spread(scale: Encoded, block: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    """A scale for every value."""
+    return np.repeat(np.repeat(decode(scale), block[0], 0), block[1], 1)[: shape[0], : shape[1]]
 
 
 def write_safetensors(path: Path, tensors: dict[str, Encoded]) -> None:

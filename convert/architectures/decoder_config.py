@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from convert import rope
 from convert.architectures.settings import count, refuse_unknown, rope_settings
 
 
@@ -54,3 +55,19 @@ class DecoderConfig:
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
             **own,
         )
+
+    def keys(self, a: str) -> dict[str, Any]:
+        """What every text model of the GGUF architecture `a` says of itself."""
+        return {
+            f"{a}.block_count": self.num_hidden_layers,
+            f"{a}.context_length": self.max_position_embeddings,
+            f"{a}.embedding_length": self.hidden_size,
+            f"{a}.feed_forward_length": self.intermediate_size,
+            f"{a}.attention.head_count": self.num_attention_heads,
+            f"{a}.attention.head_count_kv": self.num_key_value_heads,
+            f"{a}.attention.key_length": self.head_dim,
+            f"{a}.attention.value_length": self.head_dim,
+            f"{a}.attention.layer_norm_rms_epsilon": self.rms_norm_eps,
+            f"{a}.vocab_size": self.vocab_size,
+            **rope.keys(self.rope_scaling, a, self.rope_theta, self.max_position_embeddings),
+        }

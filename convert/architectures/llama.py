@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from convert import metadata, rope, vocab_sentencepiece
+from convert import metadata, vocab_sentencepiece
 from convert.architectures.decoder_config import DecoderConfig
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint
@@ -59,19 +59,8 @@ def fields(checkpoint: Checkpoint, config: Config, a: str) -> dict[str, Any]:
     return {
         **metadata.general(checkpoint, "model", a),
         **metadata.sampling(checkpoint),
-        f"{a}.block_count": config.num_hidden_layers,
-        f"{a}.context_length": config.max_position_embeddings,
-        f"{a}.embedding_length": config.hidden_size,
-        f"{a}.feed_forward_length": config.intermediate_size,
-        f"{a}.attention.head_count": config.num_attention_heads,
-        f"{a}.attention.head_count_kv": config.num_key_value_heads,
-        f"{a}.attention.key_length": config.head_dim,
-        f"{a}.attention.value_length": config.head_dim,
-        f"{a}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        **config.keys(a),
         f"{a}.rope.dimension_count": config.head_dim,
-        f"{a}.rope.freq_base": config.rope_theta,
-        f"{a}.vocab_size": config.vocab_size,
-        **rope.scaling(config.rope_scaling, a),
         **vocab_sentencepiece.fields(vocab_sentencepiece.read_vocabulary(checkpoint), config.vocab_size),
         **metadata.chat_template(checkpoint),
     }

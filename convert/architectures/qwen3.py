@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from convert import metadata, rope, vocab_bpe
+from convert import metadata, vocab_bpe
 from convert.architectures.decoder_config import DecoderConfig
 from convert.architectures.settings import count
 from convert.checkpoint import Checkpoint
@@ -86,20 +86,7 @@ def plan_vision(checkpoint: Checkpoint) -> FilePlan | None:
 def fields(config: Config) -> dict[str, Any]:
     """The keys of the GGUF architecture."""
     a = config.architecture
-    keys: dict[str, Any] = {
-        f"{a}.block_count": config.num_hidden_layers,
-        f"{a}.context_length": config.max_position_embeddings,
-        f"{a}.embedding_length": config.hidden_size,
-        f"{a}.feed_forward_length": config.intermediate_size,
-        f"{a}.attention.head_count": config.num_attention_heads,
-        f"{a}.attention.head_count_kv": config.num_key_value_heads,
-        f"{a}.attention.key_length": config.head_dim,
-        f"{a}.attention.value_length": config.head_dim,
-        f"{a}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        f"{a}.rope.freq_base": config.rope_theta,
-        f"{a}.vocab_size": config.vocab_size,
-        **rope.scaling(config.rope_scaling, a),
-    }
+    keys = config.keys(a)
     if config.num_experts:
         keys[f"{a}.expert_count"] = config.num_experts
         keys[f"{a}.expert_used_count"] = config.num_experts_per_tok

@@ -11,6 +11,7 @@ from typing import Any
 
 from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
 from interns1_local.chat.template import ChatTemplate, MediaRef
+from interns1_local.commands.measuring_options import read_text
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error, MediaError, Unsupported
 from interns1_local.media.image import TileSpec, count_tiles, load_image, tile_image
@@ -21,6 +22,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", 
 MOLECULES = frozenset({".smi", ".smiles"})
 PROTEINS = frozenset({".fasta", ".fa"})
 CONVERSATIONS = frozenset({".jsonl"})
+_ADVICE = f"pictures are known by their names ({', '.join(sorted(PICTURES))})"
 QUESTION = "Describe this picture."
 
 
@@ -93,13 +95,13 @@ class CalibrationData:
         if kind in PICTURES:
             found = iter([self._picture(path)])
         elif kind in MOLECULES:
-            found = self._joined(f"<SMILES>{smiles}</SMILES>" for smiles in _molecules(_read_text(path)))
+            found = self._joined(f"<SMILES>{smiles}</SMILES>" for smiles in _molecules(read_text(path, _ADVICE)))
         elif kind in PROTEINS:
-            found = self._joined(f"<FASTA>{sequence}</FASTA>" for sequence in _sequences(_read_text(path)))
+            found = self._joined(f"<FASTA>{sequence}</FASTA>" for sequence in _sequences(read_text(path, _ADVICE)))
         elif kind in CONVERSATIONS:
             found = self._conversations(path)
         else:
-            found = self._cut(self._ids(_read_text(path)))
+            found = self._cut(self._ids(read_text(path, _ADVICE)))
         first = next(found, None)
         if first is None:
             raise BadRequest(f"{path} is empty: there is nothing in it to measure with; leave it out")
@@ -144,7 +146,7 @@ class CalibrationData:
         template = self._template
         if template is None:
             raise Unsupported(f"{path} holds conversations, and the model's file has no chat template to write them in")
-        for number, line in enumerate(_read_text(path).splitlines(), 1):
+        for number, line in enumerate(read_text(path, _ADVICE).splitlines(), 1):
             if not line.strip():
                 continue
             messages, tools = _conversation(line, f"{path}, line {number}")
@@ -170,16 +172,6 @@ class CalibrationData:
         if self._vision is None:
             raise Unsupported(f"{path} is a picture, and the model has no vision file; name one with --mmproj")
         return self._vision
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        pictures = ", ".join(sorted(PICTURES))
-        raise BadRequest(
-            f"{path} is neither UTF-8 text (byte {error.start} cannot be read) nor named as a picture ({pictures})"
-        ) from None
 
 
 def _open(path: Path) -> Any:

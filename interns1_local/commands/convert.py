@@ -83,7 +83,7 @@ def command(
         from convert.hf_to_gguf import plan_conversion
 
         plan = plan_conversion(checkpoint, output, **arguments)
-        echo_plan(plan.files, plan.memory_bytes, as_json=as_json)
+        echo_plan(plan.files, plan.memory_bytes, plan.seconds(jobs), as_json=as_json)
         return
     for path in filter(None, (output, mmproj)):
         refuse_to_overwrite(path, force=force)
@@ -114,9 +114,9 @@ def refuse_to_overwrite(path: Path, *, force: bool) -> None:
         raise click.ClickException(f"there is no folder {path.absolute().parent} to write {path.name} to")
 
 
-def echo_plan(files: Sequence[PlannedFile], memory_bytes: int, *, as_json: bool) -> None:
-    """Every tensor, then the files, then the memory that the run takes."""
-    from interns1_local.commands.format import echo_table, format_bytes
+def echo_plan(files: Sequence[PlannedFile], memory_bytes: int, seconds: float, *, as_json: bool) -> None:
+    """Every tensor, then the files, then the memory and the time that the run takes."""
+    from interns1_local.commands.format import echo_table, format_bytes, format_seconds
 
     if as_json:
         tensors = [
@@ -127,7 +127,7 @@ def echo_plan(files: Sequence[PlannedFile], memory_bytes: int, *, as_json: bool)
             {"path": str(file.path), "bytes": file.n_bytes, "tensors": each}
             for file, each in zip(files, tensors, strict=True)
         ]
-        click.echo(json.dumps({"files": written, "memory_bytes": memory_bytes}, indent=2))
+        click.echo(json.dumps({"files": written, "memory_bytes": memory_bytes, "seconds": round(seconds, 1)}, indent=2))
         return
     rows = [
         [tensor.name, " x ".join(map(str, tensor.shape)), tensor.type, format_bytes(tensor.n_bytes)]
@@ -140,6 +140,7 @@ def echo_plan(files: Sequence[PlannedFile], memory_bytes: int, *, as_json: bool)
         ("FILE", "SIZE", "TENSORS"), [[str(f.path), format_bytes(f.n_bytes), str(len(f.tensors))] for f in files]
     )
     click.echo(f"memory: about {format_bytes(memory_bytes)}")
+    click.echo(f"time: about {format_seconds(seconds)} of computing, more where the disk or the network is slower")
 
 
 def echo_written(files: Sequence[WrittenFile], seconds: float) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from interns1_local.commands.measuring_options import check_files, measuring_options
+
 _SHOWN_LINES = 12
 
 
@@ -19,25 +21,11 @@ Examples:
 """
 )
 @click.argument("model")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    metavar="FILE",
-    help="What to measure with; may be given again.",
-)
+@measuring_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.gguf", help="The file to write."
 )
 @click.option("--mmproj", type=click.Path(path_type=Path), metavar="FILE", help="The vision file, for pictures.")
-@click.option(
-    "--chunk", type=click.IntRange(min=16), default=512, show_default=True, metavar="N", help="Tokens read at a time."
-)
-@click.option(
-    "--chunks", type=click.IntRange(min=1), metavar="MAX", help="Read at most MAX chunks, of each file in turn."
-)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads (default: one for each core).")
 @click.option(
     "--merge",
     type=click.Path(path_type=Path),
@@ -61,12 +49,11 @@ def command(
 
     MODEL is a GGUF file or the name of a model. FILE is text, or by its ending: molecules (.smi, one SMILES a line),
     proteins (.fasta, .fa), conversations (.jsonl, {"messages": [...]}), or a picture (.png, .jpg, .webp, ...).
+    Chunks are taken of each FILE in turn.
     """
     from interns1_local.commands.convert import refuse_to_overwrite
 
-    for path in (*data, *merge, *([mmproj] if mmproj else [])):
-        if not path.is_file():
-            raise click.ClickException(f"there is no file {path}")
+    check_files((*data, *merge, *([mmproj] if mmproj else [])))
     refuse_to_overwrite(output, force=force)
     from interns1_local.commands.calibration import find_model, measure
     from interns1_local.commands.progress import counting_bar

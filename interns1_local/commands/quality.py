@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from interns1_local.commands.measuring_options import check_files, measuring_options, read_text
+
 
 @click.command(
     epilog="""\b
@@ -17,19 +19,7 @@ Examples:
 )
 @click.argument("base")
 @click.argument("quantized", metavar="QUANT...", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    required=True,
-    metavar="FILE",
-    help="Text (UTF-8) to measure on; may be given again.",
-)
-@click.option(
-    "--chunk", type=click.IntRange(min=4), default=512, show_default=True, metavar="N", help="Tokens of one context."
-)
-@click.option("--chunks", type=click.IntRange(min=1), metavar="MAX", help="Use at most MAX chunks of the data.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads (default: one for each core).")
+@measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="OUT.svg", help="Draw size against mean KL.")
 def command(
@@ -45,16 +35,18 @@ def command(
     """Compare quantized models with their BASE, on text.
 
     Prints perplexity, the KL divergence from BASE and how often both put the same token first, by the definitions of
-    llama.cpp's llama-perplexity: the second half of each chunk is scored. BASE and QUANT are GGUF files or names of
-    models. BASE is in memory beside one QUANT at a time. If both do not fit, take a smaller base such as Q8_0.
+    llama.cpp's llama-perplexity: the second half of each chunk is scored. FILE is text in UTF-8. BASE and QUANT are
+    GGUF files or names of models. BASE is in memory beside one QUANT at a time. If both do not fit, take a smaller
+    base such as Q8_0.
     """
-    _check_files(data, plot)
+    check_files(data)
+    _check_plot(plot)
     from interns1_local.commands.progress import counting_bar
-    from interns1_local.commands.quality_run import find_models, measure, read_texts
+    from interns1_local.commands.quality_run import find_models, measure
     from interns1_local.store.blobs import write_atomically
 
     models = find_models([base, *quantized])
-    texts = read_texts(data)
+    texts = [read_text(path) for path in data]
     with counting_bar("measuring", "chunks") as progress:
         report = measure(models, texts, n_ctx=chunk, max_chunks=chunks, threads=threads, progress=progress)
     if plot:
@@ -63,11 +55,7 @@ def command(
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.to_text())
 
 
-def _check_files(data: tuple[Path, ...], plot: Path | None) -> None:
-    """What can be known to fail is said before hours of computing."""
-    for path in data:
-        if not path.is_file():
-            raise click.ClickException(f"there is no file {path}")
+def _check_plot(plot: Path | None) -> None:
     if plot is None:
         return
     if plot.suffix.lower() != ".svg":

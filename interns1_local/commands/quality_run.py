@@ -45,17 +45,6 @@ def find_models(names: Sequence[str]) -> list[FoundModel]:
     return models
 
 
-def read_texts(paths: Sequence[Path]) -> list[str]:
-    """The texts of UTF-8 files."""
-    texts = []
-    for path in paths:
-        try:
-            texts.append(path.read_bytes().decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first") from None
-    return texts
-
-
 def measure(
     models: Sequence[FoundModel],
     texts: Sequence[str],
@@ -99,7 +88,7 @@ class _LoadedModel:
         return [token for text in texts for token in self._codec.encode(text) if isinstance(token, int)]
 
     def score(self, chunk: Sequence[int]) -> Logits:
-        return self.scorer.logits(chunk, scored_positions(len(chunk)))
+        return self.scorer.logits([chunk], scored_positions(len(chunk)))
 
     def close(self) -> None:
         self.scorer.close()

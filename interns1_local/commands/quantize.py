@@ -68,7 +68,8 @@ def command(
     with may_be_continued():
         plan = _plan(source, type_, fit_size, imatrix, tensor_types, max_bytes, jobs)
         if dry_run:
-            echo_plan(plan_files(output, plan.fields, plan.specs, max_bytes), plan.memory_bytes(jobs), as_json=as_json)
+            files = plan_files(output, plan.fields, plan.specs, max_bytes)
+            echo_plan(files, plan.memory_bytes(jobs), plan.seconds(jobs), as_json=as_json)
             return
         with conversion_bar("quantizing") as progress:
             report = write(plan, output, split_max_bytes=max_bytes, restart=force, jobs=jobs, progress=progress)

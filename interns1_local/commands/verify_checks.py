@@ -12,7 +12,7 @@ import numpy as np
 
 from interns1_local.commands.verify_gguf import GGUFSide, Pixels
 from interns1_local.commands.verify_texts import CONVERSATION, QUESTION, drawings
-from interns1_local.engine.exact import Matrix
+from interns1_local.engine.scoring import Matrix
 from interns1_local.errors import InternS1Error, LoadError
 from interns1_local.media.image import load_image
 from interns1_local.reference.checkpoint import Reference

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from interns1_local.chat.message import Image, Message, Text
 from interns1_local.chat.template import ChatTemplate, MediaRef
-from interns1_local.engine.exact import BATCH, ExactContext, Matrix
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.scoring import BATCH, Matrix, Parts, Scorer
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
 from interns1_local.media.image import TileSpec, load_image, tile_image
@@ -43,7 +43,7 @@ class GGUFSide:
         self._threads = n_threads
         self._mmproj_path = mmproj_path
         self._model = Model(model_path, n_gpu_layers=0)
-        self._contexts: list[ExactContext] = []
+        self._scorer: Scorer | None = None
         self._codec = TextCodec(self.facts.metadata, self._model.vocab.encode)
 
     @property
@@ -95,14 +95,14 @@ class GGUFSide:
         rendered = template.render(turns, add_generation_prompt=answer)
         return self._codec.encode([ImageSlot(0) if isinstance(part, MediaRef) else part for part in rendered])
 
-    def logits(self, parts: Sequence[Sequence[int] | Matrix]) -> Matrix:
+    def logits(self, parts: Parts) -> Matrix:
         """float32 [positions, vocabulary]."""
-        return self._context(sum(map(len, parts)), pooled=False).all_logits(parts)
+        return self._scorer_for(sum(map(len, parts))).logits(parts)
 
     def state_and_score(self, ids: Sequence[int]) -> tuple[Matrix, float]:
         """A reward model's state [hidden] at the last of `ids`, and its score there."""
         assert self.reward is not None
-        state = self._context(len(ids), pooled=True).state(ids)
+        state = self._scorer_for(len(ids), pooled=True).state(ids)
         return state, float(state @ self.reward[1])
 
     def tiles(self, picture: bytes) -> Pixels:
@@ -117,20 +117,21 @@ class GGUFSide:
         return np.concatenate([self._encoder.encode(Tile.of(tile, count)) for tile in tiles])
 
     def close(self) -> None:
-        for context in self._contexts:
-            context.close()
+        if self._scorer is not None:
+            self._scorer.close()
         if "_encoder" in self.__dict__:
             self._encoder.close()
         self._model.close()
 
-    def _context(self, length: int, *, pooled: bool) -> ExactContext:
-        """The context that is open when it is long enough, else a longer one."""
-        if not self._contexts or self._contexts[-1].n_ctx < length:
-            while self._contexts:
-                self._contexts.pop().close()
+    def _scorer_for(self, length: int, *, pooled: bool = False) -> Scorer:
+        """The scorer that is open when it takes texts of `length`, else another one."""
+        if self._scorer is None or self._scorer.n_ctx < length:
+            if self._scorer is not None:
+                self._scorer.close()
+                self._scorer = None
             rounded = -(-max(length, 2 * BATCH) // BATCH) * BATCH
-            self._contexts.append(ExactContext(self._model, rounded, self._threads, pooled=pooled))
-        return self._contexts[-1]
+            self._scorer = Scorer(self._model, rounded, self._threads, exact=True, pooled=pooled)
+        return self._scorer
 
 
 def tensor_types(path: Path) -> dict[str, int]:

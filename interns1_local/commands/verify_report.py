@@ -28,7 +28,7 @@ from interns1_local.commands.verify_checks import (
     read_divergence,
 )
 from interns1_local.commands.verify_gguf import model_files, sha256
-from interns1_local.engine import exact
+from interns1_local.engine import scoring
 
 Report = dict[str, Any]
 
@@ -60,7 +60,7 @@ def build(verification: Verification, checkpoint: Path, mmproj: Path | None, set
         },
         "versions": {
             "interns1-local": __version__,
-            "llama.cpp": exact.version(),
+            "llama.cpp": scoring.version(),
             **{name: version(name) for name in ("llama-cpp-python", "transformers", "torch", "tokenizers")},
         },
         "machine": _machine(),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
     MAX_SEQUENCES,
     Aborted,
@@ -24,6 +25,7 @@ from interns1_local.engine.llama import (
 )
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.sampling import (
+    Logits,
     SampledToken,
     SamplingParams,
     apply_bias,
@@ -56,6 +58,8 @@ class EngineOptions:
     kv_type: str = "f16"
     use_mmap: bool = True
     share_prefixes: bool = True
+    # 0: the file's own.
+    rope_freq_base: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class EngineRequest:
     prompt: Prompt
     sampling: SamplingParams
     max_tokens: int | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Usage:
     output_tokens: int
     prompt_seconds: float
     decode_seconds: float
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,15 @@ class Engine:
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
         n_batch = min(max(options.n_batch, n_slots), n_cells)
-        self.context = Context(self.model, n_cells, n_batch, n_slots, options.n_threads, options.kv_type)
+        self.context = Context(
+            self.model,
+            n_cells,
+            n_batch,
+            n_slots,
+            options.n_threads,
+            options.kv_type,
+            rope_freq_base=options.rope_freq_base,
+        )
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
@@ -119,6 +133,7 @@ class Engine:
         self._eog = np.array(sorted(self.model.vocab.eog_ids), np.int64)
         self._sequences: dict[int, Sequence] = {}
         self._chains: dict[int, SamplerChain] = {}
+        self._guides: dict[int, Guide] = {}
         self._arrivals: deque[EngineRequest] = deque()
         self._cancelled: set[int] = set()
         self._long_spans: frozenset[int] = frozenset()
@@ -205,6 +220,8 @@ class Engine:
         limit = self.n_ctx if request.max_tokens is None else max(request.max_tokens, 0)
         sequence = Sequence.start(request.id, request.prompt, request.sampling, limit)
         self._sequences[request.id] = sequence
+        if request.guide is not None:
+            self._guides[request.id] = request.guide
         if not request.sampling.greedy:
             seed = request.sampling.seed
             chosen = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -282,16 +299,35 @@ class Engine:
         logprobs = None if sampling.logprobs is None else log_probabilities(logits)
         apply_penalties(logits, sampling, sequence.keys, self.n_ctx)
         apply_bias(logits, sampling, self._eog)
-        chain = self._chains.get(sequence.id)
-        token = int(logits.argmax()) if chain is None else self.context.sample(chain, row)
-        if token in self.model.vocab.eog_ids and not sampling.ignore_eos:
+        guide = self._guides.get(sequence.id)
+        try:
+            token = self._next_token(sequence, row, logits, guide)
+        except BadRequest as error:
+            return self._end(sequence, None, error)
+        if token is None:
             return self._end(sequence, "stop")
         sequence.keys.append(token)
         described = () if logprobs is None else (describe(logprobs, token, sampling.logprobs or 0),)
+        if guide is not None and guide.finished:
+            return self._end(sequence, "stop", None, (token,), described)
         full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self.n_ctx
-        if full:
+        if full or (guide is not None and guide.cut):
             return self._end(sequence, "length", None, (token,), described)
         return StepOutput(sequence.id, (token,), described)
+
+    def _next_token(self, sequence: Sequence, row: int, logits: Logits, guide: Guide | None) -> int | None:
+        """The token to come next; None is the end. `logits` are those of `row`, changed in place."""
+        token = None if guide is None else guide.forced()
+        if token is None:
+            if guide is not None:
+                guide.restrict(logits)
+            chain = self._chains.get(sequence.id)
+            token = int(logits.argmax()) if chain is None else self.context.sample(chain, row)
+            if token in self.model.vocab.eog_ids and not sequence.sampling.ignore_eos:
+                return None
+        if guide is not None:
+            guide.accept(token)
+        return token
 
     def _end(
         self,
@@ -304,7 +340,11 @@ class Engine:
         now = time.perf_counter()
         admitted = sequence.admitted_at if sequence.admitted_at is not None else now
         first = sequence.first_token_at if sequence.first_token_at is not None else now
-        usage = Usage(sequence.n_prompt, sequence.cached_tokens, sequence.n_output, first - admitted, now - first)
+        guide = self._guides.pop(sequence.id, None)
+        usage = Usage(
+            sequence.n_prompt, sequence.cached_tokens, sequence.n_output, first - admitted, now - first,
+            guide.thought_tokens if guide else 0,
+        )  # fmt: skip
         self._scheduler.finish(sequence, keep=error is None)
         self._apply(self._scheduler.take_operations())
         del self._sequences[sequence.id]

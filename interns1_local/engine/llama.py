@@ -205,8 +205,12 @@ class Context:
         *,
         n_outputs: int = 0,
         observer: Observer | None = None,
+        rope_freq_base: float = 0.0,
     ) -> None:
-        """`n_outputs` tokens of a batch may have logits (0: one a sequence); `observer` sees each computed node."""
+        """`n_outputs` tokens of a batch may have logits (0: one a sequence); `observer` sees each computed node.
+
+        `rope_freq_base` takes the place of the file's rotary base, unless it is 0.
+        """
         if kv_type not in KV_TYPES:
             raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
         if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and n_seq_max <= n_batch <= n_ctx):
@@ -220,6 +224,7 @@ class Context:
         self.n_batch = n_batch
         # One output a sequence where no more are needed: the buffer for them is a few rows and not a whole batch.
         self.n_outputs = n_outputs or n_seq_max
+        self._rope_freq_base = rope_freq_base
         self._eval_callback = None if observer is None else EvalCallback(observer, self.abort)
         # libc's strlen is the abort test: the buffer's first byte being non-zero stops a decode, with no Python in it.
         self._abort_byte = ctypes.create_string_buffer(2)
@@ -243,6 +248,7 @@ class Context:
         params.n_threads = params.n_threads_batch = max(1, n_threads)
         params.type_k = params.type_v = KV_TYPES[kv_type]
         params.kv_unified = True
+        params.rope_freq_base = self._rope_freq_base
         if self._attends_exactly(n_ctx, n_batch, kv_type):
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # Shared prefixes need the keys that a sliding window would have thrown away.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from interns1_local.config import Settings
-from interns1_local.runners.model_spec import LoadOptions, ModelFacts
+from interns1_local.runners.model_spec import LoadOptions, ModelFacts, fit_context
 
 DEFAULT_CONTEXT = 32768
 SMALLEST_CONTEXT = 2048
@@ -31,10 +31,11 @@ def complete_options(
     cores: int | None = None,
 ) -> LoadOptions:
     """`wanted` with every gap filled: from the settings, else by the machine's memory and cores."""
-    num_ctx = wanted.num_ctx or settings.context_length or _default_context(facts, memory or machine_memory())
+    default = LoadOptions(settings.context_length or _default_context(facts, memory or machine_memory()))
     filled = replace(
         wanted,
-        num_ctx=num_ctx,
+        # What is set for all models stretches none.
+        num_ctx=wanted.num_ctx or default.within(facts.context_length).num_ctx,
         num_parallel=wanted.num_parallel or settings.num_parallel or DEFAULT_PARALLEL,
         num_batch=wanted.num_batch or DEFAULT_BATCH,
         num_thread=wanted.num_thread or settings.threads or cores or physical_cores(),
@@ -42,7 +43,7 @@ def complete_options(
         kv_cache_type=wanted.kv_cache_type or settings.kv_cache_type or "f16",
         use_mmap=True if wanted.use_mmap is None else wanted.use_mmap,
     )
-    return filled.within(facts.context_length)
+    return fit_context(filled, facts)
 
 
 def choose_cells(options: LoadOptions, facts: ModelFacts) -> int:

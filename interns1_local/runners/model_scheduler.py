@@ -16,7 +16,7 @@ from typing import Any
 
 from interns1_local.config import Settings
 from interns1_local.errors import Busy, InternS1Error
-from interns1_local.runners.model_spec import LoadOptions, ModelFacts, ModelSpec, read_model_facts
+from interns1_local.runners.model_spec import LoadOptions, ModelFacts, ModelSpec, fit_context, read_model_facts
 from interns1_local.runners.runner import Runner
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -162,7 +162,7 @@ class ModelScheduler:
         spec = await asyncio.to_thread(self._resolve, name)
         facts = await asyncio.to_thread(self._read_facts, spec.model_path, spec.mmproj_path)
         asked = LoadOptions.from_options(options or {})
-        wanted = asked.over(spec.options).within(facts.context_length)
+        wanted = fit_context(asked.over(spec.options), facts)
         started = self._clock()
         slot = await self._enter(replace(spec, options=wanted), facts, wanted, keep_alive)
         if keep_alive is not None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from interns1_local.errors import BadRequest, LoadError, ModelNotFound
+from interns1_local.runners.rope_scaling import DynamicRope
 from quant.errors import QuantError
 from quant.gguf_file import GGUFMetadata, read_metadata
 
@@ -19,7 +20,8 @@ FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4", 40: "Q1_0",
+    41: "Q2_0",
 }  # fmt: skip
 
 _SAMPLING_KEYS = {
@@ -43,6 +45,8 @@ class LoadOptions:
     num_parallel: int | None = None
     kv_cache_type: str | None = None
     use_mmap: bool | None = None
+    # Nobody asks for it: it follows from num_ctx, see `fit_context`.
+    rope_freq_base: float | None = None
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> LoadOptions:
@@ -50,7 +54,7 @@ class LoadOptions:
         chosen = {}
         for entry in fields(cls):
             value = options.get(entry.name)
-            if value is not None:
+            if value is not None and entry.name != "rope_freq_base":
                 chosen[entry.name] = _typed(entry.name, value)
         # Ollama writes "choose by yourself" as 0 threads and -1 layers.
         if not chosen.get("num_thread", 1):
@@ -129,6 +133,14 @@ class ModelFacts:
     metadata: Mapping[str, Any]
     mmproj_metadata: Mapping[str, Any]
     tensors: Sequence[Any] = ()
+    dynamic_rope: DynamicRope | None = None
+
+
+def fit_context(options: LoadOptions, facts: ModelFacts) -> LoadOptions:
+    """`options` with a context as long as the model can have, and the rotary base that belongs to it."""
+    if facts.dynamic_rope is None:
+        return options.within(facts.context_length)
+    return replace(options, rope_freq_base=facts.dynamic_rope.base_for(options.num_ctx))
 
 
 def read_model_facts(model_path: Path, mmproj_path: Path | None = None) -> ModelFacts:
@@ -159,6 +171,7 @@ def _read_facts(model_path: Path, _model: object, mmproj_path: Path | None, _mmp
         metadata=MappingProxyType(dict(values)),
         mmproj_metadata=MappingProxyType({} if mmproj is None else dict(mmproj.fields)),
         tensors=tuple(model.tensors),
+        dynamic_rope=DynamicRope.of(values, architecture),
     )
 
 

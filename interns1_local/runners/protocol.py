@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local import errors
+from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 
 MAX_HEADER = 256 * 2**20
@@ -40,13 +41,16 @@ class GenerateRequest:
     """One answer to make.
 
     `prompt` is a text (special tokens in it count), a list of texts and images, each image being its tiles as
-    uint8[n, size, size, 3] in order, or token ids. `max_tokens` None means up to the end of the context.
+    uint8[n, size, size, 3] in order, or token ids. `max_tokens` None means up to the end of the context. `grammar` is
+    one of llguidance, which the answer follows after its thought.
     """
 
     prompt: Prompt
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
     skip_special_tokens: bool = True
+    thought: ThoughtRules = field(default_factory=ThoughtRules)
+    grammar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Finish:
     output_tokens: int = 0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,8 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         "sampling": request.sampling.to_json(),
         "max_tokens": request.max_tokens,
         "skip_special_tokens": request.skip_special_tokens,
+        "thought": asdict(request.thought),
+        "grammar": request.grammar,
     }
     return Frame(header, tuple(blobs))
 
@@ -182,6 +189,8 @@ def request_from(frame: Frame) -> GenerateRequest:
         sampling=SamplingParams.from_json(frame.header["sampling"]),
         max_tokens=frame.header["max_tokens"],
         skip_special_tokens=frame.header["skip_special_tokens"],
+        thought=ThoughtRules(**frame.header["thought"]),
+        grammar=frame.header["grammar"],
     )
 
 

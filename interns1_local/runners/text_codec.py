@@ -37,6 +37,8 @@ class TextCodec:
         visible = {i for i in special if i < len(tokens) and tokens[i] in texts}
         visible |= {token.id for token in added if token.content in texts}
         self._tokens = tokens
+        # Marks in a text rather than text: also those that a tokenizer does not call special.
+        self.special_ids = special | {token.id for token in added}
         self._detokenizer = Detokenizer(build_pieces(tokens, types, domains, model), special, visible)
 
     def encode(self, prompt: str | Sequence[str | ImageSlot]) -> list[int | ImageSlot]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
+from interns1_local.engine.grammar import GrammarCompiler
+from interns1_local.engine.guide import CLOSE, Guide, Marks, ThoughtRules
 from interns1_local.engine.llama import start_backend
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
@@ -49,6 +51,8 @@ class Worker:
         self._engine: Engine
         self._codec: TextCodec
         self._tokens_per_tile = 0
+        self._marks: Marks | None = None
+        self._grammars: GrammarCompiler | None = None
 
     def run(self) -> None:
         """Load what the server names, then compute until the server is gone."""
@@ -82,6 +86,7 @@ class Worker:
             n_gpu_layers=options["num_gpu"],
             kv_type=options["kv_cache_type"],
             use_mmap=options["use_mmap"],
+            rope_freq_base=options["rope_freq_base"] or 0.0,
         )
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
@@ -136,11 +141,28 @@ class Worker:
         self._skip_special[request_id] = request.skip_special_tokens
         try:
             prompt = self._encode(request.prompt)
-            self._engine.add_request(EngineRequest(request_id, prompt, request.sampling, request.max_tokens))
+            guide = self._guide(request)
+            self._engine.add_request(EngineRequest(request_id, prompt, request.sampling, request.max_tokens, guide))
         except BaseException:
             del self._skip_special[request_id]
             raise
         self._wake.set()
+
+    def _guide(self, request: GenerateRequest) -> Guide | None:
+        """Made here, in the reader's thread: the computing of others goes on while a grammar is compiled."""
+        rules = request.thought
+        if request.grammar is None and rules == ThoughtRules():
+            return None
+        if self._marks is None:
+            pieces = [self._codec.token_bytes(token, False) for token in range(self._engine.model.vocab.n_tokens)]
+            closing = self._codec.encode(f"\n{CLOSE.decode()}\n\n")
+            self._marks = Marks.of(pieces, [token for token in closing if isinstance(token, int)])
+        if request.grammar is None:
+            return Guide(rules, self._marks)
+        if self._grammars is None:
+            eog = self._engine.model.vocab.eog_ids
+            self._grammars = GrammarCompiler(self._marks.pieces, self._codec.special_ids, eog)
+        return Guide(rules, self._marks, self._grammars.matcher(request.grammar))
 
     def _encode(self, prompt: Any) -> list[int | Tile]:
         if not isinstance(prompt, str) and prompt and all(isinstance(part, int) for part in prompt):
@@ -196,7 +218,7 @@ class Worker:
             self._skip_special.pop(output.request_id, None)
             finish = Finish(
                 output.finish, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens,
-                usage.prompt_seconds, usage.decode_seconds,
+                usage.prompt_seconds, usage.decode_seconds, usage.thought_tokens,
             )  # fmt: skip
         return Chunk(list(output.token_ids), data, logprobs, finish)
 

@@ -24,6 +24,7 @@ def test_a_plan_of_a_conversion(checkpoint: str, invoke: Invoke) -> None:
     table = invoke(*arguments, "--dry-run")
     assert table.exit_code == 0, table.output
     assert "token_embd.weight" in table.stdout and "m-00001-of-" in table.stdout and "memory: about" in table.stdout
+    assert "time: about" in table.stdout
     plan = json.loads(invoke(*arguments, "--dry-run", "--json").stdout)
     assert not list(Path().glob("*.gguf"))
     assert invoke(*arguments).exit_code == 0
@@ -34,7 +35,7 @@ def test_a_plan_of_a_conversion(checkpoint: str, invoke: Invoke) -> None:
     assert {t.name: (t.type, list(t.shape), t.n_bytes) for t in model.tensors} == {
         name: (tensor["type"], tensor["shape"], tensor["bytes"]) for name, tensor in planned.items()
     }
-    assert plan["memory_bytes"] > 10**6
+    assert plan["memory_bytes"] > 10**6 and plan["seconds"] >= 0
     again = invoke(*arguments)
     assert again.exit_code == 1 and "exists; --force overwrites it" in again.stderr
 

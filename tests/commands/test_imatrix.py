@@ -131,7 +131,11 @@ def test_ctrl_c_leaves_nothing(here: Path) -> None:
     ("content", "name", "message"),
     [
         (b"", "out.txt", "out.txt is empty"),
-        (b"\xff\xfe\x00", "out.txt", "out.txt is neither UTF-8 text (byte 0 cannot be read) nor named as a picture"),
+        (
+            b"\xff\xfe\x00",
+            "out.txt",
+            "out.txt is not UTF-8 text: byte 0 cannot be read; pictures are known by their names (.bmp",
+        ),
         (b"GIF", "out.png", "out.png is a picture, and the model has no vision file; name one with --mmproj"),
         (b"{", "out.jsonl", "out.jsonl, line 1 is not JSON"),
         (b'{"text": "a"}', "out.jsonl", "out.jsonl, line 1 has no conversation"),

@@ -13,7 +13,8 @@ import click.testing
 import pytest
 
 from convert.hf_to_gguf import convert
-from interns1_local.commands.quality_run import find_models, read_texts
+from interns1_local.commands.measuring_options import read_text
+from interns1_local.commands.quality_run import find_models
 from interns1_local.nano import CHECKPOINT
 from tests.commands.conftest import Invoke
 from tests.tiny import tiny_gguf, tiny_interns1
@@ -167,7 +168,7 @@ def test_mistakes(arguments: list[str], message: str, quality: Invoke, files: Pa
 def test_texts_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "marked.txt"
     path.write_text("17 + 25", encoding="utf-8-sig")
-    assert read_texts([path]) == ["17 + 25"]
+    assert read_text(path) == "17 + 25"
 
 
 def test_ctrl_c_ends_it_and_writes_no_plot(files: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from convert.hf_to_gguf import Progress, convert
 from quant.codec import quantize_rows
 from quant.errors import BadTensor, QuantError, UnknownType
 from quant.gguf_file import read_metadata
-from tests.safetensors_files import encode, from_fp8, to_fp8, write_shards
+from tests.safetensors_files import decode, encode, from_fp8, to_fp8, write_shards
 from tests.tiny import text_tensors, tiny_interns1, tiny_qwen3
 
 
@@ -70,6 +70,28 @@ def test_fp8_equals_its_dequantized_twin(tmp_path: Path) -> None:
     assert (tmp_path / "fp8.gguf").read_bytes() == (tmp_path / "twin.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("scale_dtype", ["F32", "BF16"])
+@pytest.mark.parametrize(
+    ("place", "block"), [("config", (64, 32)), ("text_config", (128, 64)), ("config", (48, 96)), ("config", (1, 256))]
+)
+def test_fp8_blocks_are_those_of_the_config(
+    place: str, block: tuple[int, int], scale_dtype: str, tmp_path: Path
+) -> None:
+    """To float32 exactly: 4 bits of value and 24 (8) of scale do not fit into BF16."""
+    folder = tiny_interns1(tmp_path / "checkpoint", vision=False)
+    names = "model.language_model.", "lm_head.weight"
+    plain = {n: encode(v, "BF16") for n, v in text_tensors(True, vocab_size(folder), 0, *names).items()}
+    scaled = to_fp8(plain, block, scale_dtype)
+    settings = {"quantization_config": {"quant_method": "fp8", "weight_block_size": list(block)}}
+    for tensors, more, file in ((from_fp8(scaled, block), {}, "twin.gguf"), (scaled, settings, "fp8.gguf")):
+        write_shards(folder, tensors, 2)
+        (change_top if place == "config" else change_config)(folder, **more)
+        convert(folder, tmp_path / file, type="F32", jobs=1)
+    assert (tmp_path / "fp8.gguf").read_bytes() == (tmp_path / "twin.gguf").read_bytes()
+    values = decode(from_fp8(scaled, block)["model.language_model.layers.0.self_attn.q_proj.weight"])
+    assert not np.array_equal(values, decode(encode(values, "BF16")))
+
+
 def test_experts_are_stacked_in_order(tmp_path: Path) -> None:
     folder = tiny_interns1(tmp_path / "checkpoint", vision=False, dtype="F32")
     report = convert(folder, tmp_path / "model.gguf", type="Q4_K_M")
@@ -119,10 +141,19 @@ def nan(tensors: dict[str, Any]) -> None:
     tensors[EXPERT][3, 3] = np.nan
 
 
+def infinity(tensors: dict[str, Any]) -> None:
+    tensors[NORM][3] = -np.inf
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda f: rewrite(f, nan), BadTensor, r"blk\.1\.ffn_up_exps.* NaN or infinity"),
+        (lambda f: rewrite(f, nan), BadTensor, rf"blk\.1\.ffn_up_exps.*{EXPERT} in .*-of-00002.safetensors.* infinity"),
+        (
+            lambda f: rewrite(f, infinity),
+            BadTensor,
+            rf"blk\.1\.attn_norm.*{NORM} in .*-of-00002.safetensors.* infinity",
+        ),
         (lambda f: rewrite(f, lambda t: t.pop(EXPERT)), BrokenCheckpoint, f"Tensor {EXPERT} is missing"),
         (lambda f: rewrite(f, lambda t: t.pop("lm_head.weight")), BrokenCheckpoint, "Tensor lm_head.weight is missing"),
         (

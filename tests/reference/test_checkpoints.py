@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from convert.hf_to_gguf import convert
 from interns1_local.commands import interns1
+from tests.convert.hub_server import hub
 from tests.tiny import tiny_interns1, tiny_qwen3
 from tests.tiny_internlm import CONTEXT, tiny_internlm2, tiny_internlm3
 
@@ -29,7 +33,7 @@ CHECKPOINTS = {
 }
 
 
-def verify(model: Path, checkpoint: Path, *options: str) -> tuple[int, dict[str, Any]]:
+def verify(model: Path, checkpoint: Path | str, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and JSON report."""
     arguments = ["verify", str(model), "--against", str(checkpoint), "--threads", "1", "--tokens", "24", "--json"]
     result = click.testing.CliRunner().invoke(interns1, [*arguments, *options], prog_name="interns1")
@@ -49,6 +53,40 @@ def test_f32_holds(name: str, tmp_path: Path) -> None:
     assert (code, wrong(report)) == (0, [])
     assert {check["verdict"] for check in report["checks"]} == {"holds"}
     assert {check["kind"] for check in report["checks"]} == {"token ids", "logits"}
+
+
+@pytest.mark.parametrize("where", ["hf:lab/tiny", "hf:lab/tiny@v1"])
+def test_a_checkpoint_of_the_hub(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_internlm2(tmp_path / "checkpoint")
+    convert(folder, tmp_path / "m.gguf", type="F32", jobs=1)
+    kept = tmp_path / "temporary"
+    kept.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
+    with hub(folder) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        code, report = verify(tmp_path / "m.gguf", where)
+    assert (code, wrong(report)) == (0, [])
+    assert report["checkpoint"]["name"] == "tiny" and report["checks"]
+    assert not list(kept.iterdir())
+
+
+def test_a_checkpoint_that_the_hub_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_internlm2(tmp_path / "checkpoint")
+    convert(folder, tmp_path / "m.gguf", type="F32", jobs=1)
+    arguments = ["verify", str(tmp_path / "m.gguf"), "--threads", "1", "--against"]
+    with hub(folder) as (endpoint, _):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        for where, message in (
+            ("hf:lab/none", "There is no model lab/none on the hub"),
+            ("hf:lab/tiny@v9", "lab/tiny has no revision 'v9'"),
+            ("hf:tiny", "hf:tiny is not a repository"),
+        ):
+            result = click.testing.CliRunner().invoke(interns1, [*arguments, where], prog_name="interns1")
+            assert result.exit_code == 1 and message in result.stderr
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+        result = click.testing.CliRunner().invoke(interns1, [*arguments, "hf:lab/tiny"], prog_name="interns1")
+        assert result.exit_code == 1 and "has room for 1 KB" in result.stderr and "TMPDIR" in result.stderr
 
 
 def test_reward_scores(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from interns1_local.errors import BadRequest, Busy, LoadError, ModelNotFound
 from interns1_local.runners.model_scheduler import BUSY, ModelScheduler
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec
 
-FACTS = SimpleNamespace(context_length=4096, kv_bytes_per_token=16)
+FACTS = SimpleNamespace(context_length=4096, kv_bytes_per_token=16, dynamic_rope=None)
 
 
 class FakeRunner:

@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 def facts(context_length: int = 262144, kv_bytes_per_token: int = 147456) -> SimpleNamespace:
-    return SimpleNamespace(context_length=context_length, kv_bytes_per_token=kv_bytes_per_token)
+    return SimpleNamespace(context_length=context_length, kv_bytes_per_token=kv_bytes_per_token, dynamic_rope=None)
 
 
 def test_facts_of_a_model_with_a_vision_tower(tiny_spec: ModelSpec) -> None:
