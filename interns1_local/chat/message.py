@@ -15,16 +15,20 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture in a message: the bytes of the file, not yet decoded."""
+    """A picture in a message: the bytes of the file, not yet decoded. `max_patches` bounds the tiles of its grid."""
 
     data: bytes = field(repr=False)
+    max_patches: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A film in a message: the bytes of the file, not yet decoded."""
+    """A film in a message: the bytes of its file, or of the pictures that are its `frames`, not yet decoded."""
 
-    data: bytes = field(repr=False)
+    data: bytes = field(default=b"", repr=False)
+    frames: tuple[bytes, ...] = field(default=(), repr=False)
+    num_frames: int | None = None
+    fps: float | None = None
 
 
 Part = Text | Image | Video

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from interns1_local.chat.events import Content, Event, Reasoning
+from interns1_local.chat.events import Content, Event, Reasoning, ToolCallDelta
 from interns1_local.chat.reasoning_parser import ReasoningParser
 from interns1_local.chat.tool_parser import ToolParser
 
 
 class ResponseParser:
-    """`decode` text as it comes, `flush` at the end. With no reasoning and no grammar, text passes as it is."""
+    """`decode` text as it comes, `flush` at the end. With no reasoning and no grammar, text passes as it is.
 
-    def __init__(self, *, reasoning: bool, starts_in_reasoning: bool, tool_grammar: str | None) -> None:
+    `tools`, as the request has them, type the values of grammars that write all values as text.
+    """
+
+    def __init__(
+        self,
+        *,
+        reasoning: bool,
+        starts_in_reasoning: bool,
+        tool_grammar: str | None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._reasoning = ReasoningParser(starts_in_reasoning=starts_in_reasoning) if reasoning else None
-        self._tools = ToolParser(tool_grammar) if tool_grammar else None
+        self._tools = ToolParser(tool_grammar, tools) if tool_grammar else None
 
     @property
     def in_reasoning(self) -> bool:
@@ -48,11 +59,13 @@ def _joined(events: Iterable[Event]) -> list[Event]:
     """Neighbouring pieces of one kind as one piece."""
     joined: list[Event] = []
     for event in events:
-        last = joined[-1] if joined else None
-        if isinstance(event, Content) and isinstance(last, Content):
-            joined[-1] = Content(last.text + event.text)
-        elif isinstance(event, Reasoning) and isinstance(last, Reasoning):
-            joined[-1] = Reasoning(last.text + event.text)
-        else:
-            joined.append(event)
+        match joined[-1] if joined else None, event:
+            case Content(first, malformed_call=False), Content(second, malformed_call=False):
+                joined[-1] = Content(first + second)
+            case Reasoning(first), Reasoning(second):
+                joined[-1] = Reasoning(first + second)
+            case ToolCallDelta(index, None, first), ToolCallDelta(same, None, second) if index == same:
+                joined[-1] = ToolCallDelta(index, None, first + second)
+            case _:
+                joined.append(event)
     return joined

@@ -112,7 +112,8 @@ class ChatTemplate:
     def _message(self, message: Message) -> dict[str, Any]:
         fields: dict[str, Any] = {"role": message.role, "content": self._content(message)}
         if message.reasoning is not None:
-            fields["reasoning_content"] = message.reasoning
+            # Both names, as transformers gives them.
+            fields |= {"thinking": message.reasoning, "reasoning_content": message.reasoning}
         if message.tool_calls:
             fields["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
         if message.name is not None:

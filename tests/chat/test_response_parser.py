@@ -14,12 +14,26 @@ from interns1_local.chat.response_parser import ResponseParser
 from interns1_local.chat.suffix import ambiguous_suffix
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.chat.tool_parsers import GRAMMARS, detect
+from tests.chat.streams import cut, stream, whole_events
 
-A, Z = "<|action_start|><|plugin|>", "<|action_end|>"
+A, CODE, Z = "<|action_start|><|plugin|>", "<|action_start|><|interpreter|>", "<|action_end|>"
+HERMES = '<tool_call>\n{"name": "f", "arguments": {"x": [1]}}\n</tool_call>'
 
 
 def call(index: int, name: str, **arguments: object) -> ToolCallEvent:
     return ToolCallEvent(index, ToolCall(name, arguments))
+
+
+def code(index: int, source: str) -> ToolCallEvent:
+    return call(index, "interpreter", code=source)
+
+
+def malformed(text: str) -> Content:
+    return Content(text, malformed_call=True)
+
+
+def xml(key: str, value: str) -> str:
+    return f"<tool_call>\n<function=f>\n<parameter={key}>\n{value}\n</parameter>\n</function>\n</tool_call>"
 
 
 # (what the model wrote, whether the prompt opened the thought, grammar, events)
@@ -43,46 +57,48 @@ TABLE: list[tuple[str, bool, str | None, list[Event]]] = [
     (f'{A}{{"name": "f"}}{Z} <|act', False, "interns1", [call(0, "f"), Content(" <|act")]),
     (f'{A}{{"name": "f"}}\n', False, "interns1", [call(0, "f")]),
     (f'{A}{{"name": "f"}}\n<|action_', False, "interns1", [call(0, "f")]),
-    (f'{A}{{"name": "f", "par', False, "interns1", [Content(f'{A}{{"name": "f", "par')]),
-    (f"a{A}nonsense{Z}b", False, "interns1", [Content(f"a{A}nonsense{Z}b")]),
-    (f'{A}[1]{Z}{A}{{"name": "f"}}{Z}', False, "interns1", [Content(f"{A}[1]{Z}"), call(0, "f")]),
-    (f'{A}{{"name": 1}}{Z}', False, "interns1", [Content(f'{A}{{"name": 1}}{Z}')]),
+    (f'{A}{{"name": "f", "par', False, "interns1", [malformed(f'{A}{{"name": "f", "par')]),
+    (f"a{A}nonsense{Z}b", False, "interns1", [Content("a"), malformed(f"{A}nonsense{Z}"), Content("b")]),
+    (f'{A}[1]{Z}{A}{{"name": "f"}}{Z}', False, "interns1", [malformed(f"{A}[1]{Z}"), call(0, "f")]),
+    (f'{A}{{"name": 1}}{Z}', False, "interns1", [malformed(f'{A}{{"name": 1}}{Z}')]),
+    # Its pieces were told before it broke, so its index is used.
     (
-        f'plan {A}no</think>\n{A}{{"name": "f"}}{Z}',
-        True,
-        "interns1",
-        [Reasoning(f"plan {A}no"), call(0, "f")],
-    ),
-    ("<|action_start|><|interpreter|>1", False, "interns1", [Content("<|action_start|><|interpreter|>1")]),
-    (
-        '<think>t</think><tool_call>\n{"name": "f", "arguments": {"x": [1]}}\n</tool_call>',
+        f'{A}{{"name": "f", "parameters": {{"a": 1,}}}}{Z}{A}{{"name": "g"}}{Z}',
         False,
-        "qwen3",
-        [Reasoning("t"), call(0, "f", x=[1])],
+        "interns1",
+        [malformed(f'{A}{{"name": "f", "parameters": {{"a": 1,}}}}{Z}'), call(1, "g")],
     ),
-    ("<tool_call>{}</tool_call>", False, "qwen3", [Content("<tool_call>{}</tool_call>")]),
+    (f'plan {A}no</think>\n{A}{{"name": "f"}}{Z}', True, "interns1", [Reasoning(f"plan {A}no"), call(0, "f")]),
+    (f'still {A}{{"name": "f"}}{Z}', True, "interns1", [Reasoning(f'still {A}{{"name": "f"}}{Z}')]),
+    (f"{CODE}1", False, "interns1", [malformed(f"{CODE}1")]),
+    (f"{CODE}\nprint(1)\n{Z}", False, "interns1", [malformed(f"{CODE}\nprint(1)\n{Z}")]),
+    (f"So:\n\n{CODE}\n```python\na = `1`\n\n```{Z}\n", False, "interns1", [Content("So:\n\n"), code(0, "a = `1`\n")]),
+    (f'{CODE}```python\n```\n{Z}{A}{{"name": "f"}}{Z}', False, "interns1", [code(0, ""), call(1, "f")]),
+    (f'{CODE}\n```\n"\n```\nx\n```\n"\n```\n', False, "interns1", [code(0, '"\n```\nx\n```\n"')]),
+    (f"{CODE}\n```python\nhalf", False, "interns1", [malformed(f"{CODE}\n```python\nhalf")]),
+    (f"<think>t</think>{HERMES}", False, "qwen3", [Reasoning("t"), call(0, "f", x=[1])]),
+    (f"t</think>\n\n{HERMES}\n{HERMES}", True, "qwen3", [Reasoning("t"), call(0, "f", x=[1]), call(1, "f", x=[1])]),
+    ("<tool_call>{}</tool_call>", False, "qwen3", [malformed("<tool_call>{}</tool_call>")]),
+    ("<tool_call><function=f></function></tool_call>", False, "qwen3_coder", [call(0, "f")]),
+    ("<tool_call>\n<function=f>\n</function>\n", False, "qwen3_coder", [call(0, "f")]),
+    ("<tool_call><function=f></tool_call>", False, "qwen3_coder", [malformed("<tool_call><function=f></tool_call>")]),
+    (
+        xml("a", "1") + "\n" + xml("b", " x\n") + "!",
+        False,
+        "qwen3_coder",
+        [call(0, "f", a="1"), call(1, "f", b=" x\n"), Content("!")],
+    ),
+    (
+        xml("a", "1</parameter>\n<parameter=a>\n2"),
+        False,
+        "qwen3_coder",
+        [malformed(xml("a", "1</parameter>\n<parameter=a>\n2"))],
+    ),
 ]
 
 
 def parse(pieces: list[str], starts_in_reasoning: bool, grammar: str | None) -> list[Event]:
-    parser = ResponseParser(reasoning=True, starts_in_reasoning=starts_in_reasoning, tool_grammar=grammar)
-    events: list[Event] = []
-    for piece in pieces:
-        events.extend(parser.decode(piece))
-    events.extend(parser.flush())
-    return joined(events)
-
-
-def joined(events: list[Event]) -> list[Event]:
-    result: list[Event] = []
-    for event in events:
-        last = result[-1] if result else None
-        assert not isinstance(event, Content | Reasoning) or event.text
-        if isinstance(event, Content | Reasoning) and type(event) is type(last):
-            result[-1] = type(event)(last.text + event.text)
-        else:
-            result.append(event)
-    return result
+    return whole_events(stream(pieces, starts_in_reasoning, grammar))
 
 
 @pytest.mark.parametrize(("text", "inside", "grammar", "expected"), TABLE)
@@ -92,21 +108,22 @@ def test_every_two_way_split(text: str, inside: bool, grammar: str | None, expec
     assert parse(list(text), inside, grammar) == expected
 
 
-MARKS = ["<think>", "</think>", A, Z, "<tool_call>", "</tool_call>", "<|action_start|>"]
+MARKS = ["<think>", "</think>", A, CODE, Z, "<tool_call>", "</tool_call>", "<|action_start|>", "```", "```python\n"]
+MARKS += ["<function=f>", "</function>", "<parameter=a>", "</parameter>"]
 WORDS = ['{"name": "f", "parameters": {"a": "b"}}', '{"name": "f"}', "{", "<", "</", "<|", " ", "\n", "word", "é"]
+WORDS += ['{"name": "f", "parameters": {"a": ', "[1, ", '"', "\\", "\\ud83d", "\\ude0", "1.50", "true", "}", "]", ","]
 FRAGMENTS = st.sampled_from([*MARKS, *WORDS])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(FRAGMENTS, max_size=14), st.data())
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.lists(FRAGMENTS, max_size=16), st.data())
 def test_random_text_and_splits(fragments: list[str], data: st.DataObject) -> None:
     text = "".join(fragments)
     inside = data.draw(st.booleans())
-    grammar = data.draw(st.sampled_from([None, "interns1", "qwen3"]))
+    grammar = data.draw(st.sampled_from([None, *GRAMMARS]))
     whole = parse([text], inside, grammar)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert parse(pieces, inside, grammar) == whole
+    places = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    assert parse(cut(text, places), inside, grammar) == whole
     # Nothing is lost: what is missing from the events is tags, calls and white space.
     shown = "".join(event.text for event in whole if isinstance(event, Content | Reasoning))
     calls = sum(isinstance(event, ToolCallEvent) for event in whole)
@@ -119,18 +136,29 @@ def test_random_text_and_splits(fragments: list[str], data: st.DataObject) -> No
         assert "".join(shown.split()) == "".join(kept.split())
 
 
+@pytest.mark.parametrize("grammar", GRAMMARS)
 @pytest.mark.parametrize("text", [text for text, *_ in TABLE])
-def test_only_what_may_become_a_mark_is_held(text: str) -> None:
-    parser = ResponseParser(reasoning=True, starts_in_reasoning=False, tool_grammar="interns1")
+def test_only_what_may_become_a_mark_is_held(text: str, grammar: str) -> None:
+    opens = [kind.OPEN for kind in GRAMMARS[grammar]]
+    parser = ResponseParser(reasoning=True, starts_in_reasoning=False, tool_grammar=grammar)
     # Behind this word neither a thought nor white space after a call can be pending.
     shown = parser.decode("word")
     for place, character in enumerate(text):
-        if A in text[: place + 1]:
+        if any(mark in text[: place + 1] for mark in opens):
             break
         shown.extend(parser.decode(character))
         given_out = "".join(event.text for event in shown if isinstance(event, Content))
         held = f"word{text[: place + 1]}"[len(given_out) :]
-        assert A.startswith(held)
+        assert any(mark.startswith(held) for mark in opens)
+
+
+def test_of_a_thought_only_what_may_end_it_is_held() -> None:
+    parser = ResponseParser(reasoning=True, starts_in_reasoning=True, tool_grammar="interns1")
+    text = f"a < b, </p>, </thin k {A} and so on </thi"
+    shown = ""
+    for place, character in enumerate(text):
+        shown += "".join(event.text for event in parser.decode(character) if isinstance(event, Reasoning))
+        assert "</think>".startswith(text[len(shown) : place + 1])
 
 
 def test_without_reasoning_or_grammar_text_passes() -> None:
@@ -162,20 +190,28 @@ def test_arguments_keep_their_order_and_types() -> None:
         (r'{"name": "f", "parameters": {"s": "C\\C=C\C(\[O-])"}}', {"s": "C\\C=C\\C(\\[O-])"}),
         (r'{"name": "f", "parameters": {"s": "a\nb\u00e9\/\"\C"}}', {"s": 'a\nbé/"\\C'}),
         (r'{"name": "f", "parameters": {"s": "\u12"}}', {"s": "\\u12"}),
+        (r'{"name": "f", "parameters": {"s": "\ud83d\ude00\ud83d"}}', {"s": "😀\ud83d"}),
         ('{"name": "f", "parameters": {"s": "line\nbreak"}}', {"s": "line\nbreak"}),
         ('{"name": "f", "parameters": "{\\"a\\": 1}"}', {"a": 1}),
         ('{"name": "f", "parameters": null}', {}),
+        ('{"name": "f", "parameters": {"a": 1}, "arguments": {"a": 2}}', {"a": 1}),
+        ('{"arguments": {"a": 2}, "name": "f", "parameters": {"a": 1}}', {"a": 2}),
+        ('{"name": "f", "parameters": {"a": 1, "a": 2}}', None),
+        ('{"name": "f", "parameters": {}, "parameters": {}}', None),
         ('{"name": "f", "parameters": [1]}', None),
         ('{"name": "f", "parameters": "a"}', None),
         ('{"name": "f", "parameters": {"a": NaN}}', None),
+        ('{"name": "f", "parameters": {"a": 1e999}}', None),
         ('{"name": "f", "parameters": {"a": 1,}}', None),
+        (r'{"name": "f", "parameters": {"s": "C\"}}', None),
         ("{'name': 'f'}", None),
         ("[" * 100_000, None),
+        ('{"name": "f", "parameters": {"a": ' + "[" * 100_000, None),
         ("", None),
     ],
 )
 def test_repair_only_where_the_meaning_is_certain(body: str, arguments: dict[str, object] | None) -> None:
-    expected: list[Event] = [Content(f"{A}{body}{Z}")] if arguments is None else [call(0, "f", **arguments)]
+    expected: list[Event] = [malformed(f"{A}{body}{Z}")] if arguments is None else [call(0, "f", **arguments)]
     assert parse([f"{A}{body}{Z}"], False, "interns1") == expected
 
 
@@ -183,7 +219,7 @@ def test_a_grammar_is_known_by_its_template() -> None:
     table = [
         (ChatTemplate.default_interns1().source, "interns1"),
         ("{{ '<tool_call>' }}", "qwen3"),
-        ("{{ '<tool_call><function=f>' }}", None),
+        ("{{ '<tool_call><function=f>' }}", "qwen3_coder"),
         ("{{ message.content }}", None),
     ]
     assert [detect(source) for source, _ in table] == [name for _, name in table]

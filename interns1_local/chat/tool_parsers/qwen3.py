@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from interns1_local.chat.message import ToolCall
-from interns1_local.chat.tool_parsers.json_call import read_call
+from interns1_local.chat.tool_parsers.json_call import PartialJsonCall, read_call
 
 OPEN = "<tool_call>"
 CLOSE = "</tool_call>"
+_ARGUMENTS = ("arguments", "parameters")
 
 
-def parse_call(body: str) -> ToolCall | None:
-    """The call that a block holds."""
-    return read_call(body, ("arguments", "parameters"))
+def parse_call(body: str, schemas: Mapping[str, Mapping[str, Any]]) -> ToolCall | None:
+    return read_call(body, _ARGUMENTS)
+
+
+def partial_call(schemas: Mapping[str, Mapping[str, Any]]) -> PartialJsonCall:
+    return PartialJsonCall(_ARGUMENTS)
