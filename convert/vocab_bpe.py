@@ -78,5 +78,9 @@ def fields(vocabulary: Vocabulary, vocab_size: int, hidden: Container[int] = ())
         if not 0 <= id < vocab_size:
             raise BrokenCheckpoint(f"The {role} token has id {id}; the model has {vocab_size} tokens.")
         keys[f"tokenizer.ggml.{role}_token_id"] = id
-    keys["interns1.tokenizer.added_tokens"] = json.dumps([t.as_json() for t in vocabulary.added], ensure_ascii=False)
+    keys["interns1.tokenizer.added_tokens"] = json_of_added_tokens(vocabulary.added)
     return keys
+
+
+def json_of_added_tokens(added: list[AddedToken]) -> str:
+    return json.dumps([token.as_json() for token in added], ensure_ascii=False)

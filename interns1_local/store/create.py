@@ -17,9 +17,18 @@ from interns1_local.errors import BadRequest, InternS1Error, Unsupported
 from interns1_local.store import manifest as media
 from interns1_local.store.blobs import PARTIAL_SUFFIX
 from interns1_local.store.manifest import Layer, Manifest
+from interns1_local.store.mmproj_repair import needs_repair, repaired_layer
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.modelfile import Modelfile
 from interns1_local.store.name import ModelName
+from interns1_local.store.sidecars import (
+    SIDECAR_ARCHITECTURE,
+    missing_science,
+    processor_settings,
+    sidecars_in,
+    take_sidecars,
+    write_sidecar,
+)
 
 Status = dict[str, Any]
 Progress = Callable[[Status], None]
@@ -27,6 +36,7 @@ Progress = Callable[[Status], None]
 _PROGRESS_SECONDS = 0.06
 # Ollama's clients draw one bar for a digest; the work of a conversion has none.
 _NO_DIGEST = "0000000000000000000"
+_REPAIRING = "repairing the vision file: its position rows do not suit llama.cpp"
 _UNQUANTIZED = ("F32", "F16", "BF16")
 
 
@@ -70,7 +80,10 @@ def plan_from_modelfile(
     if len(paths) == 1 and paths[0].is_dir():
         return ModelPlan(folder=paths[0], **shared)
     if all(path.is_file() for path in paths):
-        return ModelPlan(files={str(path): path for path in paths}, **shared)
+        beside: dict[str, Path] = {}
+        for path in paths:
+            beside = {**sidecars_in(path.parent), **beside}
+        return ModelPlan(files={**{str(path): path for path in paths}, **beside}, **shared)
     if len(paths) == 1:
         return ModelPlan(base=store.resolve(modelfile.sources[0]), **shared)
     missing = next(source for source, path in zip(modelfile.sources, paths, strict=True) if not path.is_file())
@@ -106,10 +119,10 @@ def _model_layers(
     store: ModelStore, name: ModelName, plan: ModelPlan, workspace: Path, report: Progress
 ) -> tuple[dict[str, Any], list[Layer]]:
     if plan.base is not None:
-        layers = list(plan.base.manifest.layers)
+        layers = [_sound_layer(store, layer, workspace, report) for layer in plan.base.manifest.layers]
         if not plan.quantize:
             return dict(plan.base.config), layers
-        model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report)
+        model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report, {})
         layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
         return _describe(store, layers), layers
     if plan.checkpoint is not None:
@@ -127,28 +140,75 @@ def _model_layers(
 
 
 def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress) -> list[Layer]:
-    paths = sorted(plan.folder.glob("*.gguf")) if plan.folder is not None else list(plan.files.values())
+    if plan.folder is not None:
+        sidecars, paths = sidecars_in(plan.folder), sorted(plan.folder.glob("*.gguf"))
+    else:
+        sidecars, paths = take_sidecars(plan.files)
     if not paths:
         nothing = f"{plan.folder} holds neither safetensors nor GGUF files"
         raise BadRequest(nothing if plan.folder else "no files provided to convert")
+    if sidecars:
+        report({"status": f"found {', '.join(sorted(sidecars))}"})
+    processor = processor_settings(sidecars)
     layers = []
     for path in paths:
         report({"status": "parsing GGUF"})
-        layers.append(_add_gguf(store, path, plan.quantize, workspace, report))
-    models = sum(layer.media_type == media.MODEL for layer in layers)
-    if models != 1 or len(layers) > 2:
-        given = f"given were {models} model files and {len(layers) - models} projectors"
+        layers.append(_add_gguf(store, path, plan.quantize, workspace, report, processor))
+    models, projectors, stored = (
+        sum(layer.media_type == kind for layer in layers) for kind in (media.MODEL, media.PROJECTOR, media.SIDECAR)
+    )
+    if models != 1 or projectors > 1 or stored > 1:
+        given = f"given were {models} model files and {projectors} projectors"
         raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
-    return sorted(layers, key=lambda layer: layer.media_type != media.MODEL)
+    layers.sort(key=lambda layer: layer.media_type != media.MODEL)
+    return layers if stored else layers + _sidecar_layers(store, layers[0], sidecars, workspace, report)
 
 
-def _add_gguf(store: ModelStore, path: Path, quantize: str | None, workspace: Path, report: Progress) -> Layer:
+def _sidecar_layers(
+    store: ModelStore, model: Layer, sidecars: Mapping[str, Path], workspace: Path, report: Progress
+) -> list[Layer]:
+    """What the files beside the model add to it, if they do; and a word about what is still missing."""
+    path, folder, output = store.blobs.path(model.digest), workspace / "sidecars", workspace / "sidecar.gguf"
+    if sidecars:
+        _link_files(sidecars, folder)
+        if write_sidecar(folder, path, output):
+            report({"status": "adding the vocabularies and settings of the files beside the model"})
+    fields = dict(_read(path, arrays=True).fields)
+    if output.is_file():
+        fields |= _read(output, arrays=True).fields
+    lost = missing_science(fields)
+    if lost is not None:
+        report({"status": f"warning: {lost}"})
+    return [_adopt(store, output, media.SIDECAR)] if output.is_file() else []
+
+
+def _sound_layer(store: ModelStore, layer: Layer, workspace: Path, report: Progress) -> Layer:
+    """The layer, or a repaired one: a vision file may have been stored by others."""
+    if layer.media_type != media.PROJECTOR or not needs_repair(_read(store.blobs.path(layer.digest))):
+        return layer
+    report({"status": _REPAIRING})
+    return repaired_layer(store, store.blobs.path(layer.digest), workspace)
+
+
+def _add_gguf(
+    store: ModelStore,
+    path: Path,
+    quantize: str | None,
+    workspace: Path,
+    report: Progress,
+    processor: Mapping[str, Any],
+) -> Layer:
     """One GGUF file as a layer, quantized first when asked."""
     metadata = _read(path)
     if int(metadata.fields.get("split.count", 1)) > 1:
         raise Unsupported(f"{path.name} is one part of a split model; merge the parts first (llama-gguf-split --merge)")
     if metadata.architecture == "clip" or metadata.fields.get("general.type") == "mmproj":
-        return _blob_layer(store, path, media.PROJECTOR)
+        if not needs_repair(metadata):
+            return _blob_layer(store, path, media.PROJECTOR)
+        report({"status": _REPAIRING})
+        return repaired_layer(store, path, workspace, processor)
+    if metadata.architecture == SIDECAR_ARCHITECTURE:
+        return _blob_layer(store, path, media.SIDECAR)
     if not quantize:
         return _blob_layer(store, path, media.MODEL)
     before = _file_type(metadata.fields)
@@ -269,7 +329,7 @@ def _workspace(store: ModelStore) -> Iterator[Path]:
         yield Path(name)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, arrays: bool = False) -> Any:
     from quant.errors import QuantError
     from quant.gguf_file import read_metadata
 
@@ -277,7 +337,7 @@ def _read(path: Path) -> Any:
         if file.read(4) != b"GGUF":
             raise BadRequest("supplied file was not in GGUF format")
     try:
-        return read_metadata(path, arrays=False)
+        return read_metadata(path, arrays=arrays)
     except QuantError as error:
         raise BadRequest(str(error)) from error
 

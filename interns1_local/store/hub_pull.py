@@ -15,15 +15,9 @@ from interns1_local.store.layer_progress import layer_report
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import DEFAULT_TAG, ModelName
 from interns1_local.store.shards import join_shards
+from interns1_local.store.sidecars import MAX_SIDECAR, SIDECARS
 
 DEFAULT_CONVERSION = "Q4_K_M"
-# Files beside a GGUF that make it whole: vocabularies, templates, settings.
-SIDECARS = (
-    "tokenizer_SMILES.model", "tokenizer_IUPAC.model", "tokenizer_FASTA.model", "added_tokens.json",
-    "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json",
-    "generation_config.json",
-)  # fmt: skip
-MAX_SIDECAR = 32 << 20
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -40,8 +34,10 @@ def pull_from_hub(store: ModelStore, name: ModelName, report: Report, quantize: 
             create(store, name, ModelPlan(checkpoint=hub.checkpoint, quantize=wanted), report)
             return
         paths = _fetch(store, hub, choice, report)
-        paths |= _sidecars(store, hub, files, report)
+        paths |= _sidecars(store, hub, files)
         create(store, name, ModelPlan(files=paths, quantize=quantize), report)
+        # What the model was made from and does not hold, such as a vision file that was repaired.
+        store.discard({path.name.replace("-", ":", 1) for path in paths.values()})
 
 
 def _fetch(store: ModelStore, hub: Hub, choice: Choice, report: Report) -> dict[str, Path]:
@@ -62,7 +58,7 @@ def _download(store: ModelStore, hub: Hub, file: HubFile, report: Report) -> Pat
     return store.blobs.path(blob.digest)
 
 
-def _sidecars(store: ModelStore, hub: Hub, files: Sequence[HubFile], report: Report) -> dict[str, Path]:
+def _sidecars(store: ModelStore, hub: Hub, files: Sequence[HubFile]) -> dict[str, Path]:
     found = {}
     for file in files:
         if file.path not in SIDECARS:
@@ -71,8 +67,6 @@ def _sidecars(store: ModelStore, hub: Hub, files: Sequence[HubFile], report: Rep
             raise BadRequest(f"{file.path} has {file.size} bytes; at most {MAX_SIDECAR} are read")
         digest, _ = store.blobs.add(read_small(hub, file))
         found[file.path] = store.blobs.path(digest)
-    if found:
-        report({"status": f"found {', '.join(sorted(found))}"})
     return found
 
 

@@ -20,6 +20,8 @@ SYSTEM = "application/vnd.ollama.image.system"
 PARAMS = "application/vnd.ollama.image.params"
 MESSAGES = "application/vnd.ollama.image.messages"
 LICENSE = "application/vnd.ollama.image.license"
+# Ours: Ollama passes over the types that it does not know.
+SIDECAR = "application/vnd.interns1.image.sidecar"
 
 
 class BrokenManifest(InternS1Error):

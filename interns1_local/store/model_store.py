@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from interns1_local.store import manifest as media
 from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, write_atomically
 from interns1_local.store.manifest import BrokenManifest, Layer, Manifest
 from interns1_local.store.name import ModelName
+from interns1_local.store.process_lock import ProcessLock
 
 _PRUNE_AGE = 3600.0
 _PARTIAL_AGE = 7 * 86400.0
@@ -34,6 +34,7 @@ class StoredModel:
     modified_at: datetime
     model_path: Path
     mmproj_path: Path | None = None
+    sidecar_path: Path | None = None
     template: str = ""
     system: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +58,8 @@ class ModelStore:
         self.root = root
         self.blobs = BlobStore(root / "blobs")
         self._manifests = root / "manifests"
-        self._lock = threading.RLock()
+        # Beside the manifests, where neither program looks for models.
+        self._lock = ProcessLock(root / ".interns1.lock")
 
     def names(self) -> list[ModelName]:
         """Every stored name. Files that are no manifests (hidden files, wrong depth) are passed over."""
@@ -190,6 +192,7 @@ class ModelStore:
         if not models:
             raise BrokenManifest(f"{name} has no model layer; pull or create it again")
         projectors = manifest.of_type(media.PROJECTOR)
+        sidecars = manifest.of_type(media.SIDECAR)
         prompts = manifest.of_type(media.TEMPLATE) or manifest.of_type(media.PROMPT)
         return StoredModel(
             name=name,
@@ -198,6 +201,7 @@ class ModelStore:
             modified_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
             model_path=self.blobs.path(models[0].digest),
             mmproj_path=self.blobs.path(projectors[0].digest) if projectors else None,
+            sidecar_path=self.blobs.path(sidecars[-1].digest) if sidecars else None,
             template=self._text(prompts[-1:]),
             system=self._text(manifest.of_type(media.SYSTEM)[-1:]),
             params=self._json(manifest.of_type(media.PARAMS), {}),

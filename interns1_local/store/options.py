@@ -29,6 +29,12 @@ OPTION_TYPES: dict[str, str] = {
     "frequency_penalty": "float32",
     "stop": "array",
     "think": "think",
+    "think_budget": "integer",
+    "max_patches": "integer",
+    "max_total_patches": "integer",
+    "num_frames": "integer",
+    "fps": "float32",
+    "frame_prefix": "string",
 }
 # Old clients and old Modelfiles still name these; nothing reads them any more.
 IGNORED_OPTIONS = {
@@ -86,6 +92,8 @@ def _check(name: str, kind: str, value: Any) -> Any:
         return float(value)
     if kind == "boolean" and isinstance(value, bool):
         return value
+    if kind == "string" and isinstance(value, str):
+        return value
     if kind == "array" and isinstance(value, str):
         return [value]
     if kind == "array" and isinstance(value, list):
@@ -105,6 +113,8 @@ def _parse(kind: str, text: str) -> Any:
             return float(text)
     except ValueError:
         raise BadRequest(f"invalid {'int' if kind == 'integer' else 'float'} value [{text}]") from None
+    if kind == "string":
+        return text
     lowered = text.lower()
     if kind == "boolean":
         if lowered in ("1", "t", "true", "0", "f", "false"):

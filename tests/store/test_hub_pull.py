@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from interns1_local.store.hub_pull import pull_from_hub
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
 from interns1_local.store.remote import RemoteError
+from interns1_local.store.sidecars import SIDECARS
 from quant.requantize import COPY, requantize
 from quant.splits import read_model
+from tests.stock_files import positions, stock_mmproj, stock_model
 from tests.store.hub_server import REPOSITORY, Hub, hub_server
 from tests.tiny import tiny_interns1
 
@@ -107,6 +110,26 @@ def test_a_checkpoint_is_converted_as_it_comes(
         assert one.name == other.name
         assert (mine == np.fromfile(expected.path, np.uint8, other.n_bytes, offset=other.offset)).all()
     assert not list(store.root.rglob("*.safetensors")), "the checkpoint is not kept"
+
+
+def test_what_a_repository_has_beside_its_files(
+    store: ModelStore, hub: Hub, made: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Files of the stock converter, with the checkpoint's tokenizer beside them: as good as ours afterwards."""
+    hub.folder = tmp_path / "stock"
+    hub.folder.mkdir()
+    stock_model(made / "Model-Q8_0.gguf", hub.folder / "Model-Q8_0.gguf")
+    convert(checkpoint, tmp_path / "m.gguf", type="F32", mmproj=tmp_path / "v.gguf", mmproj_type="F32", jobs=1)
+    stock_mmproj(tmp_path / "v.gguf", hub.folder / "mmproj-F32.gguf")
+    for path in checkpoint.iterdir():
+        if path.name in SIDECARS:
+            shutil.copy(path, hub.folder)
+    statuses = [status["status"] for status in pulled(store, f"hf.co/{REPOSITORY}:Q8_0")]
+    assert any("tokenizer_IUPAC.model" in text for text in statuses)
+    model = store.resolve(f"hf.co/{REPOSITORY}:Q8_0")
+    assert model.mmproj_path is not None and model.sidecar_path is not None
+    assert (positions(model.mmproj_path) == positions(tmp_path / "v.gguf")).all()
+    assert set(store.blobs.digests()) == model.manifest.digests, "what it was made from has left"
 
 
 def test_the_tag_says_the_type(store: ModelStore, hub: Hub, checkpoint: Path) -> None:
