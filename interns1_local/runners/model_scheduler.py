@@ -114,6 +114,8 @@ class Lease:
     spec: ModelSpec
     facts: ModelFacts
     load_seconds: float
+    # Told what the answer cost, when it is known.
+    on_usage: Callable[[str, Any], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class ModelScheduler:
         self._failures: dict[str, tuple[float, InternS1Error]] = {}
         self._changed = asyncio.Event()
         self._pending = 0
+        self.on_usage: Callable[[str, Any], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.Task[None] | None = None
 
@@ -160,7 +163,7 @@ class ModelScheduler:
     ) -> AsyncIterator[Lease]:
         """A lease on the model `name`, loaded if need be; `options` may hold load options such as num_ctx."""
         spec = await asyncio.to_thread(self._resolve, name)
-        facts = await asyncio.to_thread(self._read_facts, spec.model_path, spec.mmproj_path)
+        facts = await asyncio.to_thread(self._read_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
         asked = LoadOptions.from_options(options or {})
         wanted = fit_context(asked.over(spec.options), facts)
         started = self._clock()
@@ -168,7 +171,7 @@ class ModelScheduler:
         if keep_alive is not None:
             slot.keep_alive = keep_alive
         try:
-            yield Lease(slot.runner, slot.spec, slot.facts or facts, self._clock() - started)
+            yield Lease(slot.runner, slot.spec, slot.facts or facts, self._clock() - started, self.on_usage)
         finally:
             self._release(slot)
 

@@ -11,7 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from interns1_local.errors import BadRequest, LoadError, ModelNotFound
+from interns1_local.media.image import TileSpec
+from interns1_local.media.video import FRAME_PREFIX
 from interns1_local.runners.rope_scaling import DynamicRope
+from interns1_local.store.mmproj_repair import needs_repair
+from interns1_local.store.sidecars import known_keys, missing_science
 from quant.errors import QuantError
 from quant.gguf_file import GGUFMetadata, read_metadata
 
@@ -95,6 +99,8 @@ class ModelSpec:
     model_path: Path
     mmproj_path: Path | None = None
     options: LoadOptions = field(default_factory=LoadOptions)
+    # What the model file lacks of the checkpoint's tokenizer and settings, see store/sidecars.
+    sidecar_path: Path | None = None
 
     @property
     def size(self) -> int:
@@ -112,6 +118,15 @@ class VisionFacts:
     max_patches: int
     use_thumbnail: bool
     tokens_per_tile: int
+    # Of films. None: the checkpoint leaves it open.
+    num_frames: int | None = None
+    fps: float | None = None
+    frame_prefix: str = FRAME_PREFIX
+
+    @property
+    def tile_spec(self) -> TileSpec:
+        """How the model's own processor cuts a picture."""
+        return TileSpec(self.tile_size, self.min_patches, self.max_patches, self.use_thumbnail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,8 @@ class ModelFacts:
     mmproj_metadata: Mapping[str, Any]
     tensors: Sequence[Any] = ()
     dynamic_rope: DynamicRope | None = None
+    # Sentences about what the files lack, for a log and for `show`.
+    warnings: tuple[str, ...] = ()
 
 
 def fit_context(options: LoadOptions, facts: ModelFacts) -> LoadOptions:
@@ -143,16 +160,19 @@ def fit_context(options: LoadOptions, facts: ModelFacts) -> LoadOptions:
     return replace(options, rope_freq_base=facts.dynamic_rope.base_for(options.num_ctx))
 
 
-def read_model_facts(model_path: Path, mmproj_path: Path | None = None) -> ModelFacts:
-    """Read the metadata of both files. Kept in memory by path, size and time, as servers ask often."""
-    return _read_facts(model_path, _stamp(model_path), mmproj_path, _stamp(mmproj_path))
+def read_model_facts(model_path: Path, mmproj_path: Path | None = None, sidecar_path: Path | None = None) -> ModelFacts:
+    """Read the metadata of the files. Kept in memory by path, size and time, as servers ask often."""
+    paths = (model_path, mmproj_path, sidecar_path)
+    return _read_facts(*paths, tuple(_stamp(path) for path in paths))
 
 
 @lru_cache(maxsize=64)
-def _read_facts(model_path: Path, _model: object, mmproj_path: Path | None, _mmproj: object) -> ModelFacts:
+def _read_facts(model_path: Path, mmproj_path: Path | None, sidecar_path: Path | None, _stamps: object) -> ModelFacts:
     model = _metadata(model_path)
     mmproj = None if mmproj_path is None else _metadata(mmproj_path)
     values = model.fields
+    if sidecar_path is not None:
+        values = {**values, **known_keys(_metadata(sidecar_path).fields)}
     architecture = str(values.get("general.architecture", "unknown"))
     template = values.get("tokenizer.chat_template")
     return ModelFacts(
@@ -164,7 +184,7 @@ def _read_facts(model_path: Path, _model: object, mmproj_path: Path | None, _mmp
         chat_template=template,
         sampling_defaults=MappingProxyType(_sampling_defaults(values)),
         capabilities=_capabilities(values, architecture, template, mmproj),
-        vision=None if mmproj is None else _vision_facts(mmproj.fields),
+        vision=None if mmproj is None else vision_facts(mmproj.fields),
         bos_token=_token_text(values, "bos"),
         eos_token=_token_text(values, "eos"),
         kv_bytes_per_token=_kv_bytes_per_token(values, architecture),
@@ -172,7 +192,19 @@ def _read_facts(model_path: Path, _model: object, mmproj_path: Path | None, _mmp
         mmproj_metadata=MappingProxyType({} if mmproj is None else dict(mmproj.fields)),
         tensors=tuple(model.tensors),
         dynamic_rope=DynamicRope.of(values, architecture),
+        warnings=_warnings(values, mmproj),
     )
+
+
+def _warnings(values: Mapping[str, Any], mmproj: GGUFMetadata | None) -> tuple[str, ...]:
+    lost = missing_science(values)
+    found = [] if lost is None else [lost]
+    if mmproj is not None and needs_repair(mmproj):
+        found.append(
+            "the vision file gives each patch its neighbour's position, as the stock converter writes it: "
+            "a repaired copy is used; `interns1 create` stores one"
+        )
+    return tuple(found)
 
 
 def _metadata(path: Path) -> GGUFMetadata:
@@ -203,6 +235,8 @@ def _capabilities(
     values: Mapping[str, Any], architecture: str, template: str | None, mmproj: GGUFMetadata | None
 ) -> tuple[str, ...]:
     """Ollama's names, found by Ollama's rules."""
+    if "interns1.reward.v_head" in values:
+        return ("score",)
     if f"{architecture}.pooling_type" in values:
         return ("embedding",)
     text = template or ""
@@ -216,7 +250,8 @@ def _capabilities(
     return tuple(found)
 
 
-def _vision_facts(values: Mapping[str, Any]) -> VisionFacts | None:
+def vision_facts(values: Mapping[str, Any]) -> VisionFacts | None:
+    """From the metadata of a vision file; None when it does not say how large a tile is."""
     size, patch = values.get("clip.vision.image_size"), values.get("clip.vision.patch_size")
     if not size or not patch:
         return None
@@ -227,6 +262,9 @@ def _vision_facts(values: Mapping[str, Any]) -> VisionFacts | None:
         max_patches=int(values.get("interns1.vision.max_patches", 12)),
         use_thumbnail=bool(values.get("interns1.vision.use_thumbnail", True)),
         tokens_per_tile=(int(size) // int(patch) // scale) ** 2,
+        num_frames=int(values.get("interns1.video.num_frames", 0)) or None,
+        fps=float(values.get("interns1.video.fps", 0)) or None,
+        frame_prefix=str(values.get("interns1.video.frame_prefix", FRAME_PREFIX)),
     )
 
 

@@ -42,7 +42,9 @@ class GenerateRequest:
 
     `prompt` is a text (special tokens in it count), a list of texts and images, each image being its tiles as
     uint8[n, size, size, 3] in order, or token ids. `max_tokens` None means up to the end of the context. `grammar` is
-    one of llguidance, which the answer follows after its thought.
+    one of llguidance, which the answer follows after its thought, or, with `grammar_after`, what follows that mark each
+    time that it comes. `forbidden` is a mark that may not come after the thought. `prompt_logprobs`: the first chunk
+    reports the prompt's own tokens, with as many alternatives as `sampling` says.
     """
 
     prompt: Prompt
@@ -51,6 +53,9 @@ class GenerateRequest:
     skip_special_tokens: bool = True
     thought: ThoughtRules = field(default_factory=ThoughtRules)
     grammar: str | None = None
+    grammar_after: str = ""
+    forbidden: str = ""
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Finish:
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     thought_tokens: int = 0
+    # Tiles that went through the vision tower; None where that is not known.
+    tiles_computed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,18 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some new tokens: their ids and bytes. UTF-8 may be cut between chunks. The last chunk carries `finish`."""
+    """Some new tokens: their ids and bytes. UTF-8 may be cut between chunks. The last chunk carries `finish`.
+
+    `prompt` are the tokens of the prompt and how many of them were cached. `prompt_logprobs` are the prompt's tokens;
+    nothing comes before the first, so its log-probability is 0 and means nothing.
+    """
 
     ids: list[int]
     data: bytes
     logprobs: list[TokenLogprob] | None = None
     finish: Finish | None = None
+    prompt: tuple[int, int] = (0, 0)
+    prompt_logprobs: list[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +186,9 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         "skip_special_tokens": request.skip_special_tokens,
         "thought": asdict(request.thought),
         "grammar": request.grammar,
+        "grammar_after": request.grammar_after,
+        "forbidden": request.forbidden,
+        "prompt_logprobs": request.prompt_logprobs,
     }
     return Frame(header, tuple(blobs))
 
@@ -191,14 +207,19 @@ def request_from(frame: Frame) -> GenerateRequest:
         skip_special_tokens=frame.header["skip_special_tokens"],
         thought=ThoughtRules(**frame.header["thought"]),
         grammar=frame.header["grammar"],
+        grammar_after=frame.header["grammar_after"],
+        forbidden=frame.header["forbidden"],
+        prompt_logprobs=frame.header["prompt_logprobs"],
     )
 
 
 def chunk_header(request_id: int, chunk: Chunk) -> dict[str, Any]:
     """`chunk` without its bytes, which travel as a blob."""
-    header: dict[str, Any] = {"id": request_id, "ids": chunk.ids}
+    header: dict[str, Any] = {"id": request_id, "ids": chunk.ids, "prompt": chunk.prompt}
     if chunk.logprobs is not None:
         header["logprobs"] = [_logprob_json(entry) for entry in chunk.logprobs]
+    if chunk.prompt_logprobs is not None:
+        header["prompt_logprobs"] = [_logprob_json(entry) for entry in chunk.prompt_logprobs]
     if chunk.finish is not None:
         header["finish"] = asdict(chunk.finish)
     return header
@@ -206,13 +227,14 @@ def chunk_header(request_id: int, chunk: Chunk) -> dict[str, Any]:
 
 def chunk_from(header: dict[str, Any], data: bytes) -> Chunk:
     """The chunk that `chunk_header` packed."""
-    logprobs = header.get("logprobs")
     finish = header.get("finish")
     return Chunk(
         ids=header["ids"],
         data=data,
-        logprobs=None if logprobs is None else [_logprob_from(entry) for entry in logprobs],
+        logprobs=_logprobs_from(header.get("logprobs")),
         finish=None if finish is None else Finish(**finish),
+        prompt=(header["prompt"][0], header["prompt"][1]),
+        prompt_logprobs=_logprobs_from(header.get("prompt_logprobs")),
     )
 
 
@@ -230,6 +252,10 @@ def error_from(header: dict[str, Any]) -> errors.InternS1Error:
 
 def _logprob_json(entry: TokenLogprob) -> list[Any]:
     return [entry.id, entry.data.decode("latin-1"), entry.logprob, [_logprob_json(other) for other in entry.top]]
+
+
+def _logprobs_from(entries: list[list[Any]] | None) -> list[TokenLogprob] | None:
+    return None if entries is None else [_logprob_from(entry) for entry in entries]
 
 
 def _logprob_from(values: list[Any]) -> TokenLogprob:

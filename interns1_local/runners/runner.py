@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import logging
 import os
 import secrets
 import signal
@@ -14,6 +16,9 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 import interns1_local
 from interns1_local.config import Settings
@@ -34,10 +39,13 @@ from interns1_local.runners.protocol import (
 LOG_LINES = 200
 SHOWN_LOG_LINES = 12
 CLOSE_SECONDS = 2.0
+# Texts of one call: others' come between those of a long list, and a client that left is not worked for much longer.
+POOLED_AT_ONCE = 32
 DIED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check ollama server logs for details"
 )
+_log = logging.getLogger("interns1_local.runners")
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX")
 
 Progress = Callable[[float], None]
@@ -66,10 +74,12 @@ class Runner:
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
         """Start a worker for `spec` and wait until the model is loaded. LoadError says why it could not be."""
-        facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path)
+        facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
         options = complete_options(spec.options, facts, settings)
         runner = cls(replace(spec, options=options), facts)
         runner._progress = on_progress
+        for warning in facts.warnings:
+            _log.warning("%s: %s", spec.name, warning)
         try:
             await runner._spawn(settings)
             await runner._load(settings)
@@ -108,8 +118,36 @@ class Runner:
                 self._post(Frame({"op": "cancel", "id": request_id}))
 
     async def tokenize(self, text: str) -> list[dict[str, Any]]:
-        """The tokens of `text`: dicts with id, piece and domain."""
-        return list(await self._ask({"op": "tokenize", "text": text}))
+        """The tokens of `text`: dicts with id, piece, domain, start and end."""
+        return list(await self._ask({"op": "tokenize", "text": text, "stock": False}))
+
+    async def stock_ids(self, text: str) -> list[int]:
+        """The ids that llama.cpp alone would make of `text`."""
+        return list(await self._ask({"op": "tokenize", "text": text, "stock": True}))
+
+    async def count(self, parts: Sequence[str | int]) -> int:
+        """Places that a prompt takes in the context; a number stands for a picture of so many tiles."""
+        return int(await self._ask({"op": "count", "parts": list(parts)}))
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
+        """float32[len(inputs), n_embd], not normalised, and the tokens of all inputs together."""
+        vectors, tokens = [], 0
+        for start in range(0, len(inputs), POOLED_AT_ONCE):
+            some = list(inputs[start : start + POOLED_AT_ONCE])
+            reply = await self._ask({"op": "embed", "inputs": some, "truncate": truncate})
+            vectors.append(np.frombuffer(base64.b64decode(reply["data"]), np.float32).reshape(reply["shape"]))
+            tokens += int(reply["tokens"])
+        return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32), tokens
+
+    async def score(self, texts: Sequence[str]) -> tuple[list[float], int]:
+        """The reward of each rendered conversation, and the tokens of all together."""
+        scores: list[float] = []
+        tokens = 0
+        for start in range(0, len(texts), POOLED_AT_ONCE):
+            reply = await self._ask({"op": "score", "texts": list(texts[start : start + POOLED_AT_ONCE])})
+            scores += reply["scores"]
+            tokens += int(reply["tokens"])
+        return scores, tokens
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
@@ -184,8 +222,11 @@ class Runner:
             "op": "load",
             "model_path": str(spec.model_path),
             "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
+            "sidecar_path": None if spec.sidecar_path is None else str(spec.sidecar_path),
+            "cache_dir": str(settings.cache_dir),
             "options": asdict(spec.options),
             "n_cells": choose_cells(spec.options, self.facts),
+            "image_cache_bytes": settings.image_cache << 20,
             "debug": settings.debug,
         }
         await self._send(Frame(header))

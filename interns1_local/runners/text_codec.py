@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Literal
 
 from interns1_local.errors import LoadError
-from interns1_local.tokenizer.detokenizer import CONTROL, USER_DEFINED, VISIBLE, Detokenizer, build_pieces
-from interns1_local.tokenizer.science import AddedToken, Domain, ImageSlot, ImageTokens, ScienceTokenizer
+from interns1_local.tokenizer.detokenizer import CONTROL, NORMAL, USER_DEFINED, VISIBLE, Detokenizer, build_pieces
+from interns1_local.tokenizer.molecules import SmilesDetection
+from interns1_local.tokenizer.science import (
+    AddedToken,
+    Domain,
+    ImageSlot,
+    ImageTokens,
+    ScienceTokenizer,
+    Token,
+    normalize,
+)
+from interns1_local.tokenizer.sentencepiece_text import SentencePieceText, model_proto
+from interns1_local.tokenizer.spans import token_spans
+from interns1_local.tokenizer.words import WordEncoder
 
+# llama.cpp's names for the way that Qwen2's tokenizer splits words.
+_QWEN2_WORDS = ("qwen2", "deepseek-r1-qwen")
+_ADDED_TOKENS = "interns1.tokenizer.added_tokens"
 _IMAGE_TEXTS = {"context": "<IMG_CONTEXT>", "start": "<img>", "end": "</img>"}
 
 Encode = Callable[..., list[int]]
@@ -19,7 +35,8 @@ Encode = Callable[..., list[int]]
 class TextCodec:
     """Text to ids and ids to bytes for one model. `encode(text, parse_special)` is llama.cpp's own vocabulary."""
 
-    def __init__(self, fields: Mapping[str, Any], encode: Encode) -> None:
+    def __init__(self, fields: Mapping[str, Any], encode: Encode, *, detection: SmilesDetection | None = None) -> None:
+        """`detection` says what accepts a molecule; by default the reference's own choice, see tokenizer/molecules."""
         tokens: Sequence[str] = fields.get("tokenizer.ggml.tokens") or []
         types = [int(kind) for kind in fields.get("tokenizer.ggml.token_type", [])] or [1] * len(tokens)
         if not tokens or len(types) != len(tokens):
@@ -30,36 +47,83 @@ class TextCodec:
         domains = _domains(fields)
         added = _added_tokens(fields, tokens, types)
         self._image = _image_tokens(fields, added)
-        self._tokenizer = ScienceTokenizer(encode, added, domains, self._image, base_piece=lambda token: tokens[token])
+        self._encode_text = _sentencepiece_encoder(fields, tokens, types, added) or partial(encode, parse_special=True)
+        self._tokenizer = ScienceTokenizer(
+            _base_encoder(fields, tokens, types) or encode,
+            added,
+            domains,
+            self._image,
+            base_piece=lambda token: tokens[token],
+            detection=detection,
+        )
         special = {token.id for token in added if token.special}
         special |= {i for i, kind in enumerate(types) if kind == CONTROL}
         texts = set(VISIBLE)
         visible = {i for i in special if i < len(tokens) and tokens[i] in texts}
         visible |= {token.id for token in added if token.content in texts}
         self._tokens = tokens
-        # Marks in a text rather than text: also those that a tokenizer does not call special.
-        self.special_ids = special | {token.id for token in added}
+        # No text of an answer: hidden, or a mark that parsers look for. Other added tokens are text.
+        self.mark_ids = special | visible
         self._detokenizer = Detokenizer(build_pieces(tokens, types, domains, model), special, visible)
 
     def encode(self, prompt: str | Sequence[str | ImageSlot]) -> list[int | ImageSlot]:
         """Ids of a prompt, with each image slot in its place."""
         if self._byte_level:
             return self._tokenizer.encode(prompt)
-        # SentencePiece vocabularies treat the space before a text in ways of their own, which llama.cpp knows.
         ids: list[int | ImageSlot] = []
         for part in [prompt] if isinstance(prompt, str) else prompt:
-            ids += [part] if isinstance(part, ImageSlot) else self._encode(part, True)
+            ids += [part] if isinstance(part, ImageSlot) else self._encode_text(part)
         return ids
 
     def describe(self, text: str) -> list[dict[str, Any]]:
-        """The tokens of a text, for display."""
+        """The tokens of a text, for display: id, piece, domain, and start and end in the normalized text."""
         if self._byte_level:
-            return [asdict(token) for token in self._tokenizer.tokens(text)]
-        return [{"id": token, "piece": self._tokens[token], "domain": None} for token in self._encode(text, True)]
+            found = self._tokenizer.tokens(text)
+        else:
+            found = [Token(token, self._tokens[token]) for token in self._encode_text(text)]
+        # A space to the byte pairs, as many characters.
+        shown = normalize(text).replace("\u2581", " ")
+        spans = token_spans(shown, [self.token_bytes(token.id, False) for token in found])
+        return [asdict(replace(token, start=start, end=end)) for token, (start, end) in zip(found, spans, strict=True)]
+
+    def stock_ids(self, text: str) -> list[int]:
+        """The ids that llama.cpp itself would feed: no normalizing, no science vocabularies."""
+        return self._encode(text, True)
 
     def token_bytes(self, token: int, skip_special: bool = True) -> bytes:
         """What a token adds to the text."""
         return self._detokenizer.token_bytes(token, skip_special)
+
+
+def _base_encoder(
+    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]
+) -> Callable[[str], list[int]] | None:
+    """The fast encoder of byte pairs, where the file splits words as Qwen2 does and its merges are whole."""
+    merges = fields.get("tokenizer.ggml.merges")
+    if (
+        fields.get("tokenizer.ggml.model") != "gpt2"
+        or fields.get("tokenizer.ggml.pre") not in _QWEN2_WORDS
+        or not merges
+    ):
+        return None
+    vocabulary = {token: id for id, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == NORMAL}
+    try:
+        return WordEncoder(vocabulary, merges).encode
+    except LoadError:
+        return None  # llama.cpp takes merges that lead nowhere
+
+
+def _sentencepiece_encoder(
+    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], added: Sequence[AddedToken]
+) -> Callable[[str], list[int]] | None:
+    """SentencePiece itself for files that we wrote; of others, llama.cpp knows best what is a token in a text."""
+    if fields.get("tokenizer.ggml.model") != "llama" or not fields.get(_ADDED_TOKENS):
+        return None
+    try:
+        proto = model_proto(fields, tokens, types, {token.id for token in added})
+        return SentencePieceText(proto, added).encode
+    except LoadError:
+        return None
 
 
 def _domains(fields: Mapping[str, Any]) -> dict[str, Domain]:
@@ -74,7 +138,7 @@ def _domains(fields: Mapping[str, Any]) -> dict[str, Domain]:
 
 
 def _added_tokens(fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> list[AddedToken]:
-    stored = fields.get("interns1.tokenizer.added_tokens")
+    stored = fields.get(_ADDED_TOKENS)
     if not stored:
         kinds = (CONTROL, USER_DEFINED)
         return [AddedToken(i, tokens[i], kind == CONTROL) for i, kind in enumerate(types) if kind in kinds]

@@ -16,12 +16,14 @@ from typing import Any
 
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
-from interns1_local.engine.guide import CLOSE, Guide, Marks, ThoughtRules
+from interns1_local.engine.guide import CLOSE, Guide, Marks
 from interns1_local.engine.llama import start_backend
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error
+from interns1_local.runners.compile_queue import CompileQueue
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
+from interns1_local.runners.pooling_service import PoolingService
 from interns1_local.runners.protocol import (
     Chunk,
     Finish,
@@ -34,6 +36,7 @@ from interns1_local.runners.protocol import (
     request_from,
 )
 from interns1_local.runners.text_codec import TextCodec
+from interns1_local.runners.vision_file import fitting_vision_file
 from interns1_local.tokenizer.science import ImageSlot
 
 PROGRESS_STEP = 0.01
@@ -49,15 +52,19 @@ class Worker:
         self._wake = threading.Event()
         self._skip_special: dict[int, bool] = {}
         self._engine: Engine
+        self._facts: ModelFacts
         self._codec: TextCodec
         self._tokens_per_tile = 0
         self._marks: Marks | None = None
+        self._pooling: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._grammars: GrammarCompiler | None = None
+        self._compile_queue = CompileQueue(self._start, self._abort, self._fail)
 
     def run(self) -> None:
         """Load what the server names, then compute until the server is gone."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._write, name="writer", daemon=True).start()
+        threading.Thread(target=self._pool, name="pooling", daemon=True).start()
         header = self._load_header.get()
         try:
             self._load(header)
@@ -87,11 +94,14 @@ class Worker:
             kv_type=options["kv_cache_type"],
             use_mmap=options["use_mmap"],
             rope_freq_base=options["rope_freq_base"] or 0.0,
+            image_cache_bytes=header["image_cache_bytes"],
         )
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
-        facts = read_model_facts(model_path, mmproj_path)
-        self._engine = Engine(model_path, mmproj_path, engine_options, self._progress())
+        sidecar_path = Path(header["sidecar_path"]) if header["sidecar_path"] else None
+        facts = self._facts = read_model_facts(model_path, mmproj_path, sidecar_path)
+        with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
+            self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
         self._tokens_per_tile = self._count_tile_tokens(facts)
 
@@ -119,7 +129,7 @@ class Worker:
             try:
                 self._handle(frame)
             except Exception as error:  # one bad request must not end the others
-                self._outgoing.put(Frame(error_header(frame.header.get("id", 0), error)))
+                self._fail(frame.header.get("id", 0), error)
         # The server is gone, or wants this process gone: nothing here is worth a farewell.
         os._exit(0)
 
@@ -127,42 +137,58 @@ class Worker:
         header = frame.header
         match header["op"]:
             case "generate":
-                self._generate(header["id"], request_from(frame))
+                request = request_from(frame)
+                start = self._start if request.grammar is None else self._compile_queue.put
+                start(header["id"], request)
             case "cancel":
-                self._engine.abort(header["id"])
-                self._wake.set()
+                self._compile_queue.cancel(header["id"])
+                self._abort(header["id"])
             case "tokenize":
-                self._reply(header["id"], self._codec.describe(header["text"]))
+                self._reply(header["id"], self._tokenize(header["text"], header["stock"]))
+            case "count":
+                self._reply(header["id"], self._count(header["parts"]))
+            case "embed" | "score":
+                self._pooling.put(header)
             case "detokenize":
                 data = b"".join(self._codec.token_bytes(int(token), False) for token in header["ids"])
                 self._reply(header["id"], data.decode("utf-8", "replace"))
 
-    def _generate(self, request_id: int, request: GenerateRequest) -> None:
+    def _abort(self, request_id: int) -> None:
+        self._engine.abort(request_id)
+        self._wake.set()
+
+    def _fail(self, request_id: int, error: Exception) -> None:
+        self._outgoing.put(Frame(error_header(request_id, error)))
+
+    def _start(self, request_id: int, request: GenerateRequest) -> None:
         self._skip_special[request_id] = request.skip_special_tokens
         try:
             prompt = self._encode(request.prompt)
             guide = self._guide(request)
-            self._engine.add_request(EngineRequest(request_id, prompt, request.sampling, request.max_tokens, guide))
+            self._engine.add_request(
+                EngineRequest(request_id, prompt, request.sampling, request.max_tokens, guide, request.prompt_logprobs)
+            )
         except BaseException:
             del self._skip_special[request_id]
             raise
         self._wake.set()
 
     def _guide(self, request: GenerateRequest) -> Guide | None:
-        """Made here, in the reader's thread: the computing of others goes on while a grammar is compiled."""
         rules = request.thought
-        if request.grammar is None and rules == ThoughtRules():
+        has_limits = rules.budget is not None or rules.max_answer_tokens is not None
+        if request.grammar is None and not request.forbidden and not has_limits:
             return None
         if self._marks is None:
             pieces = [self._codec.token_bytes(token, False) for token in range(self._engine.model.vocab.n_tokens)]
             closing = self._codec.encode(f"\n{CLOSE.decode()}\n\n")
             self._marks = Marks.of(pieces, [token for token in closing if isinstance(token, int)])
-        if request.grammar is None:
-            return Guide(rules, self._marks)
-        if self._grammars is None:
-            eog = self._engine.model.vocab.eog_ids
-            self._grammars = GrammarCompiler(self._marks.pieces, self._codec.special_ids, eog)
-        return Guide(rules, self._marks, self._grammars.matcher(request.grammar))
+        matcher = None
+        if request.grammar is not None:
+            if self._grammars is None:
+                eog = self._engine.model.vocab.eog_ids
+                self._grammars = GrammarCompiler(self._marks.pieces, self._codec.mark_ids, eog)
+            matcher = self._grammars.matcher(request.grammar)
+        return Guide(rules, self._marks, matcher, request.grammar_after, request.forbidden)
 
     def _encode(self, prompt: Any) -> list[int | Tile]:
         if not isinstance(prompt, str) and prompt and all(isinstance(part, int) for part in prompt):
@@ -181,6 +207,28 @@ class Worker:
             else:
                 encoded.append(item)
         return encoded
+
+    def _tokenize(self, text: str, stock: bool) -> list[Any]:
+        return list(self._codec.stock_ids(text)) if stock else list(self._codec.describe(text))
+
+    def _count(self, parts: list[str | int]) -> int:
+        """Places in the context of texts and of pictures, of which the tiles are counted."""
+        slots = [ImageSlot(index) if isinstance(part, int) else part for index, part in enumerate(parts)]
+        tiles = {index: part for index, part in enumerate(parts) if isinstance(part, int)}
+        encoded = self._codec.encode(slots)
+        return sum(tiles[item.index] * self._tokens_per_tile if isinstance(item, ImageSlot) else 1 for item in encoded)
+
+    def _pool(self) -> None:
+        """Embeddings and scores, in a thread and a context of their own: answers go on beside them."""
+        service: PoolingService | None = None
+        while True:
+            header = self._pooling.get()
+            try:
+                if service is None:
+                    service = PoolingService(self._engine.model, self._engine.options, self._codec, self._facts)
+                self._reply(header["id"], service.answer(header))
+            except Exception as error:  # one bad request must not end the others
+                self._outgoing.put(Frame(error_header(header["id"], error)))
 
     def _reply(self, request_id: int, value: Any) -> None:
         self._outgoing.put(Frame({"op": "reply", "id": request_id, "value": value}))
@@ -212,15 +260,16 @@ class Worker:
         skip = self._skip_special.get(output.request_id, True)
         data = b"".join(self._codec.token_bytes(token, skip) for token in output.token_ids)
         logprobs = [self._logprob(entry) for entry in output.logprobs] or None
+        scores = [self._logprob(entry) for entry in output.prompt_logprobs] or None
         finish = None
         if output.finish is not None and output.usage is not None:
             usage = output.usage
             self._skip_special.pop(output.request_id, None)
             finish = Finish(
                 output.finish, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens,
-                usage.prompt_seconds, usage.decode_seconds, usage.thought_tokens,
+                usage.prompt_seconds, usage.decode_seconds, usage.thought_tokens, usage.tiles_computed,
             )  # fmt: skip
-        return Chunk(list(output.token_ids), data, logprobs, finish)
+        return Chunk(list(output.token_ids), data, logprobs, finish, output.prompt, scores)
 
     def _logprob(self, sampled: SampledToken) -> TokenLogprob:
         def entry(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:

@@ -9,6 +9,7 @@ import struct
 import numpy as np
 import pytest
 
+from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error
 from interns1_local.runners.protocol import (
@@ -70,6 +71,12 @@ def test_requests_arrive_as_they_were_sent(prompt: object) -> None:
     assert type(received.prompt) is type(prompt)
     for sent, got in zip(prompt, received.prompt, strict=True):
         assert np.array_equal(sent, got)
+
+
+def test_what_an_answer_is_held_to_arrives() -> None:
+    rules = ThoughtRules(starts_inside=True, budget=4, max_answer_tokens=5)
+    request = GenerateRequest("text", thought=rules, grammar="start: body", grammar_after="<call>", forbidden="<b>")
+    assert request_from(through_a_socket(request_frame(1, request))) == request
 
 
 def test_chunks_arrive_as_they_were_sent() -> None:
