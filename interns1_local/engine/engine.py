@@ -7,11 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from interns1_local.engine import prompt_scores
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
     MAX_SEQUENCES,
@@ -23,13 +24,14 @@ from interns1_local.engine.llama import (
     Model,
     SamplerChain,
 )
-from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.sampling import (
     Logits,
     SampledToken,
     SamplingParams,
     apply_bias,
     apply_penalties,
+    check_bias,
     describe,
     log_probabilities,
 )
@@ -60,17 +62,22 @@ class EngineOptions:
     share_prefixes: bool = True
     # 0: the file's own.
     rope_freq_base: float = 0.0
+    image_cache_bytes: int = CACHE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """A prompt of token ids and tiles. `max_tokens` None means up to the end of the context."""
+    """A prompt of token ids and tiles. `max_tokens` None means up to the end of the context.
+
+    `prompt_logprobs`: the prompt's own tokens are reported as well.
+    """
 
     id: int
     prompt: Prompt
     sampling: SamplingParams
     max_tokens: int | None = None
     guide: Guide | None = None
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,8 @@ class Usage:
     prompt_seconds: float
     decode_seconds: float
     thought_tokens: int = 0
+    # Tiles that went through the vision tower; others were remembered, or already in the context.
+    tiles_computed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,10 @@ class StepOutput:
     finish: str | None = None
     error: InternS1Error | None = None
     usage: Usage | None = None
+    # Of the prompt: its tokens, and how many of them were cached. A reader that stops early needs no last output.
+    prompt: tuple[int, int] = (0, 0)
+    # The prompt's own tokens, with the first output of a request that asked for them.
+    prompt_logprobs: tuple[SampledToken, ...] = ()
 
 
 class Engine:
@@ -125,9 +138,12 @@ class Engine:
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
-            self.vision = VisionEncoder(mmproj_path, self.model, options.n_threads, options.n_gpu_layers != 0)
+            self.vision = VisionEncoder(
+                mmproj_path, self.model, options.n_threads, options.n_gpu_layers != 0, options.image_cache_bytes
+            )
         share = options.share_prefixes and not self.model.is_recurrent
-        self._scheduler = Scheduler(Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share))
+        limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share, self.context.n_outputs)
+        self._scheduler = Scheduler(limits)
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
         self._eog = np.array(sorted(self.model.vocab.eog_ids), np.int64)
@@ -160,6 +176,9 @@ class Engine:
                 "try increasing it"
             )
         self.model.vocab.check([part for part in request.prompt if not isinstance(part, Tile)])
+        check_bias(request.sampling, self.model.vocab.n_tokens)
+        if request.prompt_logprobs and any(isinstance(part, Tile) for part in request.prompt):
+            raise BadRequest("log-probabilities of a prompt with pictures are not supported; leave one of them out")
         if self.vision is None and any(isinstance(part, Tile) for part in request.prompt):
             raise Unsupported("image input is not supported by this model: it has no vision file (mmproj)")
         with self._lock:
@@ -219,6 +238,8 @@ class Engine:
     def _start(self, request: EngineRequest) -> None:
         limit = self.n_ctx if request.max_tokens is None else max(request.max_tokens, 0)
         sequence = Sequence.start(request.id, request.prompt, request.sampling, limit)
+        if request.prompt_logprobs:
+            prompt_scores.start(sequence)
         self._sequences[request.id] = sequence
         if request.guide is not None:
             self._guides[request.id] = request.guide
@@ -249,11 +270,13 @@ class Engine:
             # It had to make room for others since this step was planned.
             self._scheduler.roll_back(span)
             return []
+        before = self.vision.n_computed
         try:
             rows = self.vision.encode(span.tile.tile)
         except EngineError as error:
             self._scheduler.roll_back(span)
             return [self._end(span.sequence, None, error)]
+        span.sequence.tiles_computed += self.vision.n_computed - before
         offset = span.tile.start
         return self._compute([span], rows[span.start - offset : span.stop - offset])
 
@@ -264,15 +287,20 @@ class Engine:
             # Where embeddings are given, the tokens are not read.
             ids = span.sequence.keys[span.start : span.stop] if embeddings is None else [0] * (span.stop - span.start)
             rows.append(self._batch.add(ids, span.start, span.sequence.slot, span.samples))
+            if span.sequence.scores_prompt:
+                prompt_scores.want_outputs(self._batch, span, rows[-1])
         began = time.perf_counter()
         try:
             self.context.decode(self._batch, embeddings)
         except EngineError as error:
             return self._undo(spans, error)
         self._pace.observe(self._batch.count, time.perf_counter() - began)
-        for span in spans:
+        for span, row in zip(spans, rows, strict=True):
+            if span.sequence.scores_prompt:
+                prompt_scores.note(span, row, self.context.logits)
             self._scheduler.complete(span)
-        return [self._choose(span.sequence, row) for span, row in zip(spans, rows, strict=True) if span.samples]
+        sampling = [(span.sequence, row) for span, row in zip(spans, rows, strict=True) if span.samples]
+        return [self._output(sequence, row) for sequence, row in sampling]
 
     def _undo(self, spans: list[Span], error: EngineError) -> list[StepOutput]:
         """Nothing of a batch counts. An abort is tried again without the cancelled; an error ends its requests."""
@@ -284,6 +312,12 @@ class Engine:
         if isinstance(error, CacheFull) and self._scheduler.preempt_latest():
             return []
         return [self._end(span.sequence, None, error) for span in spans]
+
+    def _output(self, sequence: Sequence, row: int) -> StepOutput:
+        output = self._choose(sequence, row)
+        if not sequence.scores_prompt:
+            return output
+        return replace(output, prompt_logprobs=prompt_scores.take(sequence))
 
     def _choose(self, sequence: Sequence, row: int) -> StepOutput:
         """Choose the next token of `sequence` from the logits at `row`."""
@@ -298,7 +332,7 @@ class Engine:
             return self._end(sequence, None, broken)
         logprobs = None if sampling.logprobs is None else log_probabilities(logits)
         apply_penalties(logits, sampling, sequence.keys, self.n_ctx)
-        apply_bias(logits, sampling, self._eog)
+        apply_bias(logits, sampling, self._eog, sequence.n_output)
         guide = self._guides.get(sequence.id)
         try:
             token = self._next_token(sequence, row, logits, guide)
@@ -313,7 +347,8 @@ class Engine:
         full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self.n_ctx
         if full or (guide is not None and guide.cut):
             return self._end(sequence, "length", None, (token,), described)
-        return StepOutput(sequence.id, (token,), described)
+        prompt = sequence.n_prompt, sequence.cached_tokens
+        return StepOutput(sequence.id, (token,), described, prompt=prompt)
 
     def _next_token(self, sequence: Sequence, row: int, logits: Logits, guide: Guide | None) -> int | None:
         """The token to come next; None is the end. `logits` are those of `row`, changed in place."""
@@ -321,11 +356,14 @@ class Engine:
         if token is None:
             if guide is not None:
                 guide.restrict(logits)
+                if logits.max() == -np.inf:
+                    guide.check_end()
+                    return None
             chain = self._chains.get(sequence.id)
             token = int(logits.argmax()) if chain is None else self.context.sample(chain, row)
             if token in self.model.vocab.eog_ids and not sequence.sampling.ignore_eos:
-                return None
-        if guide is not None:
+                token = None if guide is None else guide.instead_of_end()
+        if guide is not None and token is not None:
             guide.accept(token)
         return token
 
@@ -343,7 +381,7 @@ class Engine:
         guide = self._guides.pop(sequence.id, None)
         usage = Usage(
             sequence.n_prompt, sequence.cached_tokens, sequence.n_output, first - admitted, now - first,
-            guide.thought_tokens if guide else 0,
+            guide.thought_tokens if guide else 0, sequence.tiles_computed,
         )  # fmt: skip
         self._scheduler.finish(sequence, keep=error is None)
         self._apply(self._scheduler.take_operations())

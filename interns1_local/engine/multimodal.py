@@ -1,4 +1,8 @@
-"""Tiles to embeddings with llama.cpp's multimodal library, one tile a call; recent ones are remembered by content."""
+"""Tiles to embeddings with llama.cpp's multimodal library, one tile a call; recent ones are remembered by content.
+
+One a call, since llama.cpp's batches of tiles give the same and are no faster (benchmarks/pictures.py), and a cancelled
+request is noticed between two tiles.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,15 @@ Embeddings = npt.NDArray[np.float32]
 class VisionEncoder:
     """The vision tower and projector of an mmproj file."""
 
-    def __init__(self, mmproj_path: Path, model: Model, n_threads: int, use_gpu: bool = True) -> None:
+    def __init__(
+        self,
+        mmproj_path: Path,
+        model: Model,
+        n_threads: int,
+        use_gpu: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """What is remembered is for all requests, and takes at most `cache_bytes`, or one tile."""
         native_log.forget()
         params = mtmd_cpp.mtmd_context_params_default()
         params.use_gpu = use_gpu
@@ -39,6 +51,9 @@ class VisionEncoder:
         self._model = model
         self._cache: OrderedDict[bytes, Embeddings] = OrderedDict()
         self._cache_bytes = 0
+        self._most_bytes = cache_bytes
+        # How many tiles went through the tower.
+        self.n_computed = 0
         self._pointer = mtmd_cpp.mtmd_init_from_file(str(mmproj_path).encode(), model.pointer, params)
         if not self._pointer:
             raise LoadError(f"llama.cpp cannot load the vision file {mmproj_path}{native_log.complaints()}")
@@ -59,7 +74,7 @@ class VisionEncoder:
         embeddings = self._compute(tile)
         self._cache[tile.digest] = embeddings
         self._cache_bytes += embeddings.nbytes
-        while self._cache_bytes > CACHE_BYTES and len(self._cache) > 1:
+        while self._cache_bytes > self._most_bytes and len(self._cache) > 1:
             self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
         return embeddings
 
@@ -80,6 +95,7 @@ class VisionEncoder:
             if not output:
                 raise EngineError("llama.cpp has no embeddings of a picture")
             rows = np.ctypeslib.as_array(output, shape=(count, self._model.n_embd)).copy()
+            self.n_computed += 1
         if not np.isfinite(rows).all():
             raise EngineError("the embeddings of a picture are not finite numbers")
         return rows

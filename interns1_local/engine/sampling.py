@@ -16,6 +16,8 @@ import numpy.typing as npt
 from interns1_local.errors import BadRequest
 
 MAX_LOGPROBS = 20
+# OpenAI's bias that means never, and with the other sign always.
+MAX_BIAS = 100.0
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "choose one"
 
 _REAL_NUMBERS = (
@@ -43,6 +45,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
     logprobs: int | None = None
     ignore_eos: bool = False
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in _REAL_NUMBERS:
@@ -52,6 +55,9 @@ class SamplingParams:
             raise BadRequest(f"repeat_penalty must be above 0 (1 changes nothing); it is {self.repeat_penalty}")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             raise BadRequest(f"logprobs must be between 0 and {MAX_LOGPROBS}; it is {self.logprobs}")
+        for token, bias in self.logit_bias.items():
+            if not np.isfinite(bias):
+                raise BadRequest(f"logit_bias must be finite numbers; that of token {token} is {bias}")
 
     @property
     def greedy(self) -> bool:
@@ -103,12 +109,20 @@ def apply_penalties(row: Logits, params: SamplingParams, history: Sequence[int],
     row[ids] = values - counts * params.frequency_penalty - params.presence_penalty
 
 
-def apply_bias(row: Logits, params: SamplingParams, eog_ids: npt.NDArray[np.int64]) -> None:
-    """Add the request's logit bias; forbid end-of-generation tokens when they are to be ignored."""
+def check_bias(params: SamplingParams, n_tokens: int) -> None:
+    """Raises BadRequest when the logit bias names a token that a vocabulary of `n_tokens` has not."""
+    unknown = [token for token in params.logit_bias if not 0 <= token < n_tokens]
+    if unknown:
+        raise BadRequest(f"logit_bias names token {unknown[0]}; this model's tokens are 0 to {n_tokens - 1}")
+
+
+def apply_bias(row: Logits, params: SamplingParams, eog_ids: npt.NDArray[np.int64], n_output: int = 0) -> None:
+    """Add the request's logit bias, the lowest of which forbids; forbid end-of-generation tokens while they are to
+    be ignored, with `n_output` tokens chosen so far."""
     for token, bias in params.logit_bias.items():
         if 0 <= token < len(row):
-            row[token] += bias
-    if params.ignore_eos:
+            row[token] = -np.inf if bias <= -MAX_BIAS else row[token] + bias
+    if params.ignore_eos or n_output < params.min_tokens:
         row[eog_ids] = -np.inf
 
 

@@ -33,6 +33,8 @@ class Limits:
     max_running: int
     n_batch: int
     share_prefixes: bool = True
+    # Tokens of a call that may have logits; 0: as many as the call has tokens.
+    n_outputs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Plan:
     spans: list[Span] = field(default_factory=list)
     image: Span | None = None
     admitted: list[Sequence] = field(default_factory=list)
+    # Tokens of prompts with logits, besides the one of each sequence that a token follows.
+    n_scored: int = 0
 
 
 class Scheduler:
@@ -153,8 +157,8 @@ class Scheduler:
             return False
         sequence = self.waiting[0]
         keys = np.array(sequence.keys, np.int64)
-        source, cells, length = self._shared_prefix(keys)
-        if self._will_share_more(keys, length):
+        source, cells, length = self._shared_prefix(keys, sequence.scores_prompt)
+        if not sequence.scores_prompt and self._will_share_more(keys, length):
             return False
         reserve = min(ANSWER_RESERVE, max(1, sequence.max_tokens - sequence.n_output))
         need = min(len(keys) - length + reserve, self.limits.n_cells - length)
@@ -173,10 +177,11 @@ class Scheduler:
         self.running.append(sequence)
         return True
 
-    def _shared_prefix(self, keys: Keys) -> tuple[int, Cells, int]:
-        """(slot, cells, length) of the best common beginning. The last place is computed anew, for its logits."""
+    def _shared_prefix(self, keys: Keys, scored: bool) -> tuple[int, Cells, int]:
+        """(slot, cells, length) of the best common beginning. What needs logits is computed anew: the last place,
+        or in a prompt that is `scored` all."""
         nothing = -1, np.empty(0, np.int64), 0
-        if not self.limits.share_prefixes:
+        if scored or not self.limits.share_prefixes:
             return nothing
         entry, length = self.cache.longest(keys)
         slot, cells = (entry.slot, entry.cells) if entry else nothing[:2]
@@ -216,8 +221,12 @@ class Scheduler:
                 plan.image = self._span(sequence, stop, tile)
             return 0
         stop = min(sequence.text_end(start), start + room)
+        scored = sequence.scores_prompt and start < sequence.n_prompt
+        if scored and self.limits.n_outputs:
+            stop = min(stop, start + self.limits.n_outputs - len(self.running) - plan.n_scored)
         if stop <= start or not self._evict_for(stop - start):
             return 0
+        plan.n_scored += (stop - start) * scored
         plan.spans.append(self._span(sequence, stop))
         return stop - start
 

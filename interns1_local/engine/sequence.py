@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from interns1_local.engine.sampling import SamplingParams
+from interns1_local.engine.sampling import SampledToken, SamplingParams
 
 Keys = npt.NDArray[np.int64]
 Cells = npt.NDArray[np.int64]
@@ -65,6 +65,10 @@ class Sequence:
     cached_tokens: int = 0
     admitted_at: float | None = None
     first_token_at: float | None = None
+    tiles_computed: int = 0
+    # Whether the prompt's own tokens are to be judged, and what was found so far: of the second token and those after.
+    scores_prompt: bool = False
+    prompt_scores: list[SampledToken] = field(default_factory=list)
 
     @classmethod
     def start(cls, id: int, prompt: Prompt, sampling: SamplingParams, max_tokens: int) -> Sequence:
