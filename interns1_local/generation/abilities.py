@@ -6,37 +6,57 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from interns1_local.chat.template import ChatTemplate
+from interns1_local.generation.families import find_family
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
 from interns1_local.store.model_store import StoredModel
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a model can do, as its metadata and its template in use say."""
+    """What a model can do, as its metadata and its templates say.
+
+    `tool_template` is for requests with tools, `thinking_prompt` the system prompt that makes the model think.
+    """
 
     facts: ModelFacts
     template: ChatTemplate | None
     names: tuple[str, ...]
+    tool_template: ChatTemplate | None = None
+    thinking_prompt: str | None = None
 
 
 def abilities(model: StoredModel) -> Abilities:
-    """The model's facts and template, read once for each version of it."""
-    facts = read_model_facts(model.model_path, model.mmproj_path)
-    template = compiled(template_source(model, facts), facts.bos_token, facts.eos_token)
+    """The model's facts and templates, read once for each version of it."""
+    facts = read_model_facts(model.model_path, model.mmproj_path, model.sidecar_path)
+    tokens = facts.bos_token, facts.eos_token
+    template = compiled(template_source(model, facts), *tokens)
     names = [name for name in facts.capabilities if name not in ("tools", "thinking")]
-    if template is not None and "embedding" not in names:
-        names += ["tools"] * template.supports_tools + ["thinking"] * template.supports_thinking
-    return Abilities(facts, template, tuple(names))
+    if template is None or "embedding" in names:
+        return Abilities(facts, template, tuple(names))
+    family = None if template.supports_tools and template.supports_thinking else find_family(facts.metadata)
+    tool_template = template if template.supports_tools else None
+    if tool_template is None and family and family.has_tools and not _is_own(model):
+        # The template that InternLM2 ships has no tools; its published format has them.
+        tool_template = compiled(family.template_source, *tokens)
+    thinking_prompt = family.thinking_prompt if family and not template.supports_thinking else None
+    names += ["tools"] * (tool_template is not None)
+    names += ["thinking"] * (template.supports_thinking or thinking_prompt is not None)
+    return Abilities(facts, template, tuple(names), tool_template, thinking_prompt)
 
 
 def template_source(model: StoredModel, facts: ModelFacts) -> str | None:
-    """The Jinja in use: the model's TEMPLATE when it is Jinja, else the file's own, else Intern-S1's where it fits."""
-    if model.template and is_jinja(model.template):
+    """The Jinja in use: the model's TEMPLATE when it is Jinja, else the file's own, else that of its family."""
+    if _is_own(model):
         return model.template
     if facts.chat_template:
         return facts.chat_template
-    tokens = facts.metadata.get("tokenizer.ggml.tokens")
-    return ChatTemplate.default_interns1().source if tokens is not None and "<|im_start|>" in tokens else None
+    family = find_family(facts.metadata)
+    return family.template_source if family else None
+
+
+def _is_own(model: StoredModel) -> bool:
+    """Whether a Modelfile gave the template."""
+    return bool(model.template) and is_jinja(model.template or "")
 
 
 def is_jinja(template: str) -> bool:

@@ -4,75 +4,139 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from interns1_local.chat.message import Image, Message
+from interns1_local.chat.events import Truncation
+from interns1_local.chat.message import Message
 from interns1_local.chat.response_parser import ResponseParser
-from interns1_local.chat.template import MediaRef, ends_in_think
+from interns1_local.chat.template import MediaRef
 from interns1_local.chat.tool_parsers import detect
+from interns1_local.errors import ContextOverflow
 from interns1_local.generation.abilities import abilities
-from interns1_local.generation.answer import Answer
+from interns1_local.generation.answer import Answer, AnswerPlan
+from interns1_local.generation.answer_rules import chat_rules, text_grammar
+from interns1_local.generation.choices import of_choice, together
+from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.prepare import (
     all_messages,
-    image_files,
     options_in_force,
     sampling_params,
     template_in_use,
-    think_choice,
-    tile_images,
+    thought_rules,
     token_limit,
 )
+from interns1_local.generation.prompt import ChatPrompt, fit
 from interns1_local.generation.requests import ChatRequest, GenerationEvent, TextRequest
+from interns1_local.generation.thinking import template_variables, think_choice, with_thinking_prompt
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.protocol import GenerateRequest
 
 
 async def generate_chat(scheduler: ModelScheduler, request: ChatRequest) -> AsyncGenerator[GenerationEvent]:
     """Answer a conversation. The last event is `Finish`; closing the iterator stops the generation."""
-    started = time.monotonic()
-    model = await asyncio.to_thread(abilities, request.model)
-    options = options_in_force(request.model, model.facts, request.options)
-    template = template_in_use(request, model)
-    think = think_choice(request, options, template)
-    messages = all_messages(request)
-    images = image_files(messages, model.facts)
-    prompt = template.render(messages, tools=request.tools or None, think=think, kwargs=request.template_kwargs)
-    media = await asyncio.to_thread(tile_images, images, model.facts.vision)
-    parts = [media[part.index] if isinstance(part, MediaRef) else part for part in prompt]
-    parser = ResponseParser(
-        reasoning=template.supports_thinking,
-        starts_in_reasoning=ends_in_think(prompt),
-        tool_grammar=detect(template.source) if request.tools else None,
-    )
-    async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
-        if request.context:
-            parts = [await lease.runner.detokenize(list(request.context)), *parts]
-        runner_request = GenerateRequest(
-            parts, sampling_params(options, request), token_limit(options, request.max_tokens)
-        )
-        answer = Answer(lease, runner_request, parser, options.get("stop", ()), started, request.return_context)
-        async with aclosing(answer.events()) as events:
-            async for event in events:
-                yield event
+    async with aclosing(chat_choices(scheduler, request, 1)) as choices:
+        async for _, event in choices:
+            yield event
 
 
 async def generate_text(scheduler: ModelScheduler, request: TextRequest) -> AsyncGenerator[GenerationEvent]:
     """Continue a text verbatim; pictures stand before it."""
+    async with aclosing(text_choices(scheduler, [request], 1)) as choices:
+        async for _, event in choices:
+            yield event
+
+
+async def chat_choices(
+    scheduler: ModelScheduler, request: ChatRequest, n: int
+) -> AsyncGenerator[tuple[int, GenerationEvent]]:
+    """`n` answers to a conversation at once: their events, each with the index of its answer."""
     started = time.monotonic()
     model = await asyncio.to_thread(abilities, request.model)
     options = options_in_force(request.model, model.facts, request.options)
-    images = image_files([Message("user", tuple(Image(data) for data in request.images))], model.facts)
-    media = await asyncio.to_thread(tile_images, images, model.facts.vision)
-    prompt: Any = [*media, request.prompt] if media else request.prompt
-    parser = ResponseParser(reasoning=False, starts_in_reasoning=False, tool_grammar=None)
-    runner_request = GenerateRequest(
-        prompt, sampling_params(options, request), token_limit(options, request.max_tokens)
-    )
+    template = template_in_use(request, model)
+    think = think_choice(request, options, template, model)
+    messages = with_thinking_prompt(all_messages(request), model, think)
+    held = await asyncio.to_thread(chat_rules, request, template, model.facts)
+    media = await media_parts(messages, model.facts, options)
+    prompt = ChatPrompt(template, request.tools, think, template_variables(request), media)
+    limit = token_limit(options, request.max_tokens)
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
-        answer = Answer(lease, runner_request, parser, options.get("stop", ()), started, False)
-        async with aclosing(answer.events()) as events:
+
+        def answer(index: int, kept: Sequence[Message], before: list[str], truncation: Truncation | None) -> Answer:
+            parts, opens_thought = prompt.render(kept)
+            parser = ResponseParser(
+                reasoning=template.supports_thinking,
+                starts_in_reasoning=opens_thought,
+                tool_grammar=detect(template.source) if request.tools and request.tool_choice != "none" else None,
+                tools=request.tools,
+            )
+            rules = thought_rules(request, options, template, opens_thought, think)
+            sampling = of_choice(sampling_params(options, request), index)
+            runner_request = GenerateRequest(
+                [*before, *parts],
+                sampling,
+                limit,
+                thought=rules,
+                grammar=held.grammar,
+                grammar_after=held.after,
+                forbidden=held.forbidden,
+            )
+            calls = None if request.parallel_tool_calls else 1
+            plan = AnswerPlan(options.get("stop", ()), started, request.return_context, calls, truncation)
+            return Answer(lease, runner_request, parser, plan)
+
+        before = [await lease.runner.detokenize(list(request.context))] if request.context else []
+        try:
+            answers = [answer(index, messages, before, None).events() for index in range(n)]
+            async with aclosing(together(answers)) as events:
+                async for event in events:
+                    yield event
+            return
+        except ContextOverflow:
+            # Raised before the first event. Counting is left to those prompts that do not fit.
+            if not request.truncate or before:
+                raise
+        kept, truncation = await fit(prompt, messages, lease.runner.count, lease.runner.context_length, limit)
+        answers = [answer(index, kept, [], truncation).events() for index in range(n)]
+        async with aclosing(together(answers)) as events:
+            async for event in events:
+                yield event
+
+
+async def text_choices(
+    scheduler: ModelScheduler, requests: Sequence[TextRequest], n: int
+) -> AsyncGenerator[tuple[int, GenerationEvent]]:
+    """`n` continuations of each text at once; those of the first come first in the count of indices.
+
+    The requests are for the same model with the same options: only their prompts may differ.
+    """
+    started = time.monotonic()
+    request = requests[0]
+    model = await asyncio.to_thread(abilities, request.model)
+    options = options_in_force(request.model, model.facts, request.options)
+    media = await media_parts([Message("user", tuple(request.images))], model.facts, options)
+    pictures = [piece for pieces in media.values() for piece in pieces]
+    grammar = await asyncio.to_thread(text_grammar, request)
+    limit = token_limit(options, request.max_tokens)
+    scored = request.echo and request.logprobs is not None
+    async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
+
+        def answer(prompt: Any, index: int, echo: str | None) -> Answer:
+            parser = ResponseParser(reasoning=False, starts_in_reasoning=False, tool_grammar=None)
+            sampling = of_choice(sampling_params(options, request), index)
+            parts = [*pictures, prompt] if pictures else prompt
+            runner_request = GenerateRequest(parts, sampling, limit, grammar=grammar, prompt_logprobs=scored)
+            return Answer(lease, runner_request, parser, AnswerPlan(options.get("stop", ()), started, echo=echo))
+
+        answers = []
+        for prompt in [one.prompt for one in requests]:
+            echo = None
+            if request.echo:
+                echo = prompt if isinstance(prompt, str) else await lease.runner.detokenize(list(prompt))
+            answers += [answer(prompt, index, echo).events() for index in range(n)]
+        async with aclosing(together(answers)) as events:
             async for event in events:
                 yield event
 
@@ -82,8 +146,8 @@ def render_prompt(request: ChatRequest) -> tuple[str, int]:
     model = abilities(request.model)
     options = options_in_force(request.model, model.facts, request.options)
     template = template_in_use(request, model)
-    think = think_choice(request, options, template)
-    messages = all_messages(request)
-    prompt = template.render(messages, tools=request.tools or None, think=think, kwargs=request.template_kwargs)
+    think = think_choice(request, options, template, model)
+    messages = with_thinking_prompt(all_messages(request), model, think)
+    prompt = template.render(messages, tools=request.tools or None, think=think, kwargs=template_variables(request))
     text = "".join(f"[img-{part.index}]" if isinstance(part, MediaRef) else part for part in prompt)
     return text, sum(isinstance(part, MediaRef) for part in prompt)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from interns1_local.chat.message import Image, Message, Text
+from interns1_local.chat.message import Message, Text
 from interns1_local.chat.template import ChatTemplate
+from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import MAX_SEED, SamplingParams
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation.abilities import Abilities, compiled, is_jinja
 from interns1_local.generation.requests import ChatRequest, TextRequest
-from interns1_local.media.image import TileSpec, load_image, tile_image
-from interns1_local.runners.model_spec import ModelFacts, VisionFacts
+from interns1_local.runners.model_spec import ModelFacts
 from interns1_local.store.model_store import StoredModel
-from interns1_local.store.options import check_options, think_value
+from interns1_local.store.options import check_options
 
 _SAMPLING_OPTIONS = (
     "temperature",
@@ -27,12 +27,11 @@ _SAMPLING_OPTIONS = (
     "presence_penalty",
     "frequency_penalty",
 )
-_NO_IMAGES = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
 
 
 def template_in_use(request: ChatRequest, model: Abilities) -> ChatTemplate:
     name = request.name or request.model.name.short
-    if "embedding" in model.names:
+    if "embedding" in model.names or "score" in model.names:
         raise BadRequest(f'"{name}" does not support chat')
     template = model.template
     if request.template:
@@ -41,19 +40,14 @@ def template_in_use(request: ChatRequest, model: Abilities) -> ChatTemplate:
         template = compiled(request.template, model.facts.bos_token, model.facts.eos_token)
     if template is None:
         raise Unsupported(f'"{name}" has no chat template; give it a Jinja TEMPLATE in a Modelfile, or use raw mode')
-    if request.tools and not template.supports_tools:
+    if template.supports_tools:
+        return template
+    if model.tool_template is not None and not request.template:
+        called = any(message.tool_calls or message.role == "tool" for message in request.messages)
+        return model.tool_template if request.tools or called else template
+    if request.tools:
         raise BadRequest(f"{request.model.name.full} does not support tools")
     return template
-
-
-def think_choice(request: ChatRequest, options: Mapping[str, Any], template: ChatTemplate) -> bool | str | None:
-    """The request's choice, else the Modelfile's, else none: then the template decides."""
-    if request.think is None:
-        return options.get("think") if template.supports_thinking else None
-    think = think_value(request.think)
-    if think and not template.supports_thinking:
-        raise BadRequest(f'"{request.name or request.model.name.short}" does not support thinking')
-    return think if template.supports_thinking else None
 
 
 def all_messages(request: ChatRequest) -> list[Message]:
@@ -69,20 +63,23 @@ def all_messages(request: ChatRequest) -> list[Message]:
     return [*stored, *messages]
 
 
-def image_files(messages: Sequence[Message], facts: ModelFacts) -> list[bytes]:
-    media = [part for message in messages for part in message.media]
-    if any(not isinstance(part, Image) for part in media):
-        raise Unsupported("video input is not supported yet by this version")
-    if media and facts.vision is None:
-        raise Unsupported(_NO_IMAGES)
-    return [part.data for part in media]
-
-
-def tile_images(images: Sequence[bytes], vision: VisionFacts | None) -> list[Any]:
-    if not images or vision is None:
-        return []
-    spec = TileSpec(vision.tile_size, vision.min_patches, vision.max_patches, vision.use_thumbnail)
-    return [tile_image(load_image(data), spec) for data in images]
+def thought_rules(
+    request: ChatRequest,
+    options: Mapping[str, Any],
+    template: ChatTemplate,
+    opens_thought: bool,
+    think: bool | str | None,
+) -> ThoughtRules:
+    """Whether the answer begins inside a thought, may begin one, and how long it may be."""
+    if not template.supports_thinking:
+        return ThoughtRules(max_answer_tokens=request.max_answer_tokens)
+    budget = request.think_budget if request.think_budget is not None else options.get("think_budget")
+    return ThoughtRules(
+        starts_inside=opens_thought,
+        may_open=not opens_thought and think is not False,
+        budget=None if budget is None or budget < 0 else budget,
+        max_answer_tokens=request.max_answer_tokens,
+    )
 
 
 def options_in_force(model: StoredModel, facts: ModelFacts, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +95,8 @@ def sampling_params(options: Mapping[str, Any], request: ChatRequest | TextReque
         seed=None if seed < 0 else seed % (MAX_SEED + 1),
         logprobs=request.logprobs,
         logit_bias=dict(request.logit_bias),
+        min_tokens=max(0, request.min_tokens),
+        ignore_eos=request.ignore_eos,
     )
 
 

@@ -13,13 +13,15 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
+        self.found: str | None = None
 
     def decode(self, text: str) -> tuple[str, bool]:
         """The text that is safe to pass on, and whether a stop string ended it."""
         self._held += text
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        places = [(place, stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if places:
-            passed, self._held = self._held[: min(places)], ""
+            place, self.found = min(places, key=lambda found: found[0])
+            passed, self._held = self._held[:place], ""
             return passed, True
         keep = max((ambiguous_suffix(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
