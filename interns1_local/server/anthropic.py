@@ -12,9 +12,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent, Usage
+from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallDelta, ToolCallEvent, Usage
 from interns1_local.errors import BadRequest, InternS1Error
 from interns1_local.generation import generate_chat
+from interns1_local.generation.count import count_prompt
 from interns1_local.server.anthropic_request import read_request
 from interns1_local.server.errors import GoJSONResponse, anthropic_error, to_json
 from interns1_local.server.image_urls import inline_image_urls
@@ -42,6 +43,19 @@ async def messages(request: Request) -> Response:
     return GoJSONResponse(await until_disconnect(request, message.whole(events)))
 
 
+async def count_tokens(request: Request) -> Response:
+    """POST /v1/messages/count_tokens: the tokens that a request's prompt would have."""
+    services = services_of(request)
+    fields = await read_fields(request, "MessagesRequest")
+    name = fields.text("model")
+    if not name:
+        raise BadRequest("model is required")
+    await inline_image_urls(fields.values, services.settings)
+    chat_request = read_request(fields, await services.model(name))
+    count = await until_disconnect(request, count_prompt(services.scheduler, chat_request))
+    return GoJSONResponse({"input_tokens": count})
+
+
 @dataclass(slots=True)
 class _Message:
     """One answer: its blocks so far, and how each event of ours changes them."""
@@ -49,6 +63,7 @@ class _Message:
     model: str
     id: str = field(default_factory=lambda: f"msg_{secrets.token_hex(12)}")
     blocks: list[Json] = field(default_factory=list)
+    calls: dict[int, Json] = field(default_factory=dict)
 
     async def whole(self, events: Any) -> Json:
         finish: Finish | None = None
@@ -62,7 +77,7 @@ class _Message:
         return self._head(finish.usage) | {
             "content": self.blocks,
             "stop_reason": self._stop_reason(finish),
-            "stop_sequence": None,
+            "stop_sequence": finish.stop,
         }
 
     async def events(self, events: Any) -> AsyncGenerator[bytes]:
@@ -77,7 +92,7 @@ class _Message:
                 if isinstance(event, Finish):
                     if self.blocks:
                         yield self._stop()
-                    delta = {"stop_reason": self._stop_reason(event), "stop_sequence": None}
+                    delta = {"stop_reason": self._stop_reason(event), "stop_sequence": event.stop}
                     yield _event("message_delta", {"delta": delta, "usage": _usage(event.usage)})
                     yield _event("message_stop", {})
                     return
@@ -100,12 +115,25 @@ class _Message:
             case Reasoning(text) if text:
                 self._block("thinking", {"thinking": "", "signature": ""})["thinking"] += text
                 return {"type": "thinking_delta", "thinking": text}
-            case ToolCallEvent():
-                call = event.call
-                call_id = "toolu_" + "".join(secrets.choice(_ID_LETTERS) for _ in range(24))
-                self.blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
-                return {"type": "input_json_delta", "partial_json": json.dumps(call.arguments, ensure_ascii=False)}
+            case ToolCallDelta(index, name, arguments):
+                if index not in self.calls:
+                    self._call(index, name or "")
+                return {"type": "input_json_delta", "partial_json": arguments}
+            case ToolCallEvent(index, call):
+                told = index in self.calls
+                block = self.calls[index] if told else self._call(index, call.name)
+                block["input"] = call.arguments
+                # What came piece by piece is not told again.
+                rest = "" if told else json.dumps(call.arguments, ensure_ascii=False)
+                return {"type": "input_json_delta", "partial_json": rest} if rest else None
         return None
+
+    def _call(self, index: int, name: str) -> Json:
+        call_id = "toolu_" + "".join(secrets.choice(_ID_LETTERS) for _ in range(24))
+        block: Json = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+        self.blocks.append(block)
+        self.calls[index] = block
+        return block
 
     def _block(self, kind: str, empty: Json) -> Json:
         if not self.blocks or self.blocks[-1]["type"] != kind:
@@ -129,6 +157,8 @@ class _Message:
     def _stop_reason(self, finish: Finish) -> str:
         if any(block["type"] == "tool_use" for block in self.blocks):
             return "tool_use"
+        if finish.stop is not None:
+            return "stop_sequence"
         return "max_tokens" if finish.reason == "length" else "end_turn"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation import ChatRequest, abilities
+from interns1_local.server.answer_fields import tool_choice, truncates
 from interns1_local.server.json_body import Fields
 from interns1_local.server.ollama_messages import decode_base64
 from interns1_local.server.services import keep_alive_seconds
@@ -29,11 +30,13 @@ def read_request(fields: Fields, model: StoredModel) -> ChatRequest:
         model=model,
         name=fields.text("model"),
         messages=read_messages(fields),
-        tools=read_tools(fields),
         think=_think(fields, model),
         options={**(fields.object("options") or {}), **options},
         keep_alive=keep_alive_seconds(fields.get("keep_alive")),
         max_tokens=fields.integer("max_tokens"),
+        think_budget=_budget(fields),
+        truncate=truncates(fields, default=False),
+        **tool_choice(fields, read_tools(fields)),
     )
 
 
@@ -119,6 +122,11 @@ def _image(block: Fields) -> bytes:
     if head is None:
         raise BadRequest('an image\'s source must be {"type": "base64", "media_type": ..., "data": ...}')
     return decode_base64(source.text("url")[head.end() :])
+
+
+def _budget(fields: Fields) -> int | None:
+    thinking = fields.child("thinking", "anthropic.ThinkingConfig")
+    return thinking.integer("budget_tokens") if thinking else None
 
 
 def _think(fields: Fields, model: StoredModel) -> bool | str | None:

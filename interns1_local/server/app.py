@@ -18,6 +18,7 @@ from interns1_local.errors import InternS1Error
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.server import (
     anthropic,
+    embeddings,
     metrics,
     ollama_chat,
     ollama_create,
@@ -26,8 +27,11 @@ from interns1_local.server import (
     ollama_registry,
     ollama_tokens,
     openai_chat,
+    openai_completions,
     openai_models,
     openai_responses,
+    openapi,
+    scores,
 )
 from interns1_local.server.access_log import AccessLog, start_logging
 from interns1_local.server.errors import EXCEPTION_HANDLERS
@@ -37,11 +41,14 @@ from interns1_local.server.services import Services, resolver
 from interns1_local.store.model_store import ModelStore
 
 GRACE_SECONDS = 5
+# Clients keep connections for the next question; uvicorn's 5 seconds would end them in the middle of a conversation.
+KEEP_ALIVE_SECONDS = 600
 
 ROUTES = [
     Route("/", ollama_models.root),
     Route("/healthz", metrics.healthz),
     Route("/metrics", metrics.metrics),
+    Route("/openapi.json", openapi.openapi),
     Route("/api/version", ollama_models.version),
     Route("/api/status", ollama_models.status),
     Route("/api/tags", ollama_models.tags),
@@ -57,13 +64,21 @@ ROUTES = [
     Route("/api/blobs/{digest}", ollama_create.blob, methods=["HEAD", "POST"]),
     Route("/api/tokenize", ollama_tokens.tokenize, methods=["POST"]),
     Route("/api/detokenize", ollama_tokens.detokenize, methods=["POST"]),
+    Route("/api/embed", embeddings.ollama_embed, methods=["POST"]),
+    Route("/api/embeddings", embeddings.ollama_embeddings, methods=["POST"]),
+    Route("/api/score", scores.ollama_score, methods=["POST"]),
+    Route("/v1/embeddings", embeddings.openai_embeddings, methods=["POST"]),
+    Route("/v1/score", scores.openai_score, methods=["POST"]),
+    Route("/v1/rerank", scores.rerank, methods=["POST"]),
     Route("/v1/responses", openai_responses.create, methods=["POST"]),
     Route("/v1/responses/{id}", openai_responses.retrieve),
     Route("/v1/responses/{id}", openai_responses.delete, methods=["DELETE"]),
     Route("/v1/messages", anthropic.messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", anthropic.count_tokens, methods=["POST"]),
     Route("/v1/models", openai_models.list_models),
     Route("/v1/models/{name:path}", openai_models.get_model),
     Route("/v1/chat/completions", openai_chat.chat_completions, methods=["POST"]),
+    Route("/v1/completions", openai_completions.completions, methods=["POST"]),
 ]
 
 
@@ -78,6 +93,7 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
         await scheduler.close()
 
     counters = metrics.Metrics(scheduler)
+    scheduler.on_usage = counters.observe_usage
     app = Starlette(
         routes=ROUTES,
         exception_handlers=EXCEPTION_HANDLERS,
@@ -103,6 +119,7 @@ def serve(settings: Settings) -> None:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
     )
     print(f"interns1_local {__version__} listens on {settings.base_url} (models: {settings.models_dir})", flush=True)

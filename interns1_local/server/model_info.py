@@ -70,7 +70,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
     """The answer of /api/show. `model_info` is always there: integrations read it without asking."""
     known = abilities(model)
     template = template_source(model, known.facts) or model.template
-    sources = [str(path) for path in (model.model_path, model.mmproj_path) if path is not None]
+    sources = [str(path) for path in (model.model_path, model.mmproj_path, model.sidecar_path) if path is not None]
     text = render(
         from_parts(
             sources,
@@ -98,6 +98,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
             for tensor in known.facts.tensors
         ],
         "capabilities": list(known.names),
+        "warnings": list(known.facts.warnings),
         "modified_at": timestamp(model.modified_at),
         "requires": model.config.get("requires"),
     }

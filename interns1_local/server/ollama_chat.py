@@ -13,6 +13,7 @@ from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent
 from interns1_local.errors import BadRequest
 from interns1_local.generation import ChatRequest, GenerationEvent, Logprobs, generate_chat, render_prompt
 from interns1_local.server import ollama_messages as wire
+from interns1_local.server.answer_fields import budgets, ollama_format, tool_choice, truncates
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.services import Services, keep_alive_seconds, services_of
@@ -35,16 +36,19 @@ async def chat(request: Request) -> Response:
         done = {"message": {"role": "assistant", "content": ""}, "done": True}
         reason = await until_disconnect(request, load_or_unload(services, model, fields, keep_alive))
         return GoJSONResponse({"model": name, "created_at": wire.now(), **done, "done_reason": reason})
-    wire.check_format(fields)
+    tools = wire.read_tools(fields)
     chat_request = ChatRequest(
         model=model,
         name=name,
         messages=messages,
-        tools=wire.read_tools(fields),
         think=wire.read_think(fields),
         options=fields.object("options") or {},
         keep_alive=keep_alive,
         logprobs=wire.read_logprobs(fields),
+        format=ollama_format(fields),
+        truncate=truncates(fields, default=True),
+        **tool_choice(fields, tools),
+        **budgets(fields),
     )
     if fields.flag("_debug_render_only"):
         text, images = render_prompt(chat_request)

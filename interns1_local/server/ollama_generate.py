@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from interns1_local.chat.events import Content, Finish, Reasoning
-from interns1_local.chat.message import Image, Message, Part, Text
+from interns1_local.chat.message import Message, Part, Text
 from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.generation import (
     ChatRequest,
@@ -22,6 +22,7 @@ from interns1_local.generation import (
     render_prompt,
 )
 from interns1_local.server import ollama_messages as wire
+from interns1_local.server.answer_fields import budgets, ollama_format
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import load_or_unload, ndjson
@@ -45,13 +46,15 @@ async def generate(request: Request) -> Response:
         await services.scheduler.unload(model.name.short)
         return GoJSONResponse(_empty(name, "unload"))
     _check(fields, model)
-    if not prompt and not fields.get("images") and not fields.get("suffix"):
+    if not prompt and not fields.get("images") and not fields.get("videos") and not fields.get("suffix"):
         reason = await until_disconnect(request, load_or_unload(services, model, fields, keep_alive))
         return GoJSONResponse(_empty(name, reason))
     events: Any
     if fields.flag("raw"):
         options = fields.object("options") or {}
-        text_request = TextRequest(model, prompt, wire.read_images(fields), options, keep_alive, None, logprobs)
+        text_request = TextRequest(
+            model, prompt, wire.read_media(fields), options, keep_alive, None, logprobs, format=ollama_format(fields)
+        )
         events = generate_text(services.scheduler, text_request)
     else:
         chat_request = _chat_request(fields, model, name, keep_alive, logprobs)
@@ -86,6 +89,8 @@ async def generate_chunks(name: str, events: Any, with_top: bool) -> AsyncGenera
                     chunk["thinking"] = text
                 case Finish():
                     chunk |= wire.metrics(event) | ({"context": context} if context else {})
+                case _:
+                    continue
             if waiting:
                 chunk["logprobs"] = wire.logprobs_json(waiting, with_top)
                 waiting.clear()
@@ -97,7 +102,7 @@ def _chat_request(
 ) -> ChatRequest:
     context = fields.array("context", "[]int")
     system = fields.text("system")
-    parts: list[Part] = [*(Image(data) for data in wire.read_images(fields)), Text(fields.text("prompt"))]
+    parts: list[Part] = [*wire.read_media(fields), Text(fields.text("prompt"))]
     messages = [Message("system", (Text(system),))] if system else []
     return ChatRequest(
         model=model,
@@ -108,6 +113,8 @@ def _chat_request(
         keep_alive=keep_alive,
         template=fields.text("template") or None,
         logprobs=logprobs,
+        format=ollama_format(fields),
+        **budgets(fields),
         with_model_messages=not context,
         context=context,
         return_context=True,
@@ -121,7 +128,6 @@ def _check(fields: Fields, model: StoredModel) -> None:
         raise BadRequest(f"{model.name.full} does not support insert")
     if any(isinstance(item, bool) or not isinstance(item, int) for item in fields.array("context", "[]int") or []):
         fields.refuse("", "context", "int")
-    wire.check_format(fields)
 
 
 def _head(name: str) -> Json:

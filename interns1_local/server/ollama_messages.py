@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import json
 import re
 import secrets
 import string
@@ -13,10 +12,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from interns1_local.chat.events import Finish, ToolCallEvent
-from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
-from interns1_local.errors import BadRequest, InternS1Error, Unsupported
+from interns1_local.chat.events import Finish, ToolCallEvent, Usage
+from interns1_local.chat.message import Image, Message, Part, Text, ToolCall, Video
+from interns1_local.errors import BadRequest
 from interns1_local.generation import Logprobs
+from interns1_local.media.video import is_video
 from interns1_local.runners.protocol import TokenLogprob
 from interns1_local.server.json_body import Fields
 from interns1_local.store.options import think_value
@@ -29,9 +29,21 @@ def read_messages(fields: Fields) -> list[Message]:
     return [_message(message) for message in fields.children("messages", "api.Message") or []]
 
 
-def read_images(fields: Fields) -> list[bytes]:
-    """`images`: bare base64, as Go decodes it."""
-    return [decode_base64(text) for text in fields.texts("images")]
+def read_media(fields: Fields) -> list[Image | Video]:
+    """`images`: bare base64, as Go decodes it; a film among them is known by its content. Ours: `videos`.
+
+    A video is a file in base64, or a list of pictures that are its frames.
+    """
+    files = [decode_base64(text) for text in fields.texts("images")]
+    media: list[Image | Video] = [Video(data) if is_video(data) else Image(data) for data in files]
+    for video in fields.array("videos") or []:
+        if isinstance(video, str):
+            media.append(Video(decode_base64(video)))
+        elif isinstance(video, list) and video and all(isinstance(frame, str) for frame in video):
+            media.append(Video(frames=tuple(decode_base64(frame) for frame in video)))
+        else:
+            raise BadRequest("videos must hold files in base64, or lists of pictures in base64 that are their frames")
+    return media
 
 
 def decode_base64(text: str) -> bytes:
@@ -67,16 +79,6 @@ def read_logprobs(fields: Fields) -> int | None:
     return top if fields.flag("logprobs") else None
 
 
-def check_format(fields: Fields) -> None:
-    """Constrained output: what is no format is refused as Ollama does, what is one is refused as not there yet."""
-    value = fields.get("format")
-    if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise Unsupported("structured output (format) is not supported yet by this version; leave format out")
-    raise InternS1Error(f'invalid format: {json.dumps(value)}; expected "json" or a valid JSON Schema object')
-
-
 def now() -> str:
     """`created_at`: RFC 3339 with nanoseconds."""
     nanoseconds = time.time_ns()
@@ -97,7 +99,29 @@ def metrics(finish: Finish) -> dict[str, Any]:
         "eval_duration": usage.decode_ns,
     }
     reason = "length" if finish.reason == "length" else "stop"
-    return {"done": True, "done_reason": reason, **{key: value for key, value in figures.items() if value}}
+    found = {"done": True, "done_reason": reason, **{key: value for key, value in figures.items() if value}}
+    return found | tiles_json(usage) | truncation_json(finish) | malformed_calls_json(finish)
+
+
+def tiles_json(usage: Usage) -> dict[str, Any]:
+    """Ours: the tiles of the prompt's pictures, and how many of them had to be computed. Nothing without pictures."""
+    if not usage.tiles:
+        return {}
+    known = {} if usage.tiles_computed is None else {"image_tiles_computed": usage.tiles_computed}
+    return {"image_tiles": usage.tiles, **known}
+
+
+def truncation_json(finish: Finish) -> dict[str, Any]:
+    """What was left out of the prompt; nothing when nothing was. Ours: Ollama is silent about it."""
+    if finish.truncation is None:
+        return {}
+    left_out = finish.truncation
+    return {"truncated": True, "prompt_tokens_dropped": left_out.tokens, "messages_dropped": left_out.messages}
+
+
+def malformed_calls_json(finish: Finish) -> dict[str, Any]:
+    """How many blocks of the answer were to be calls of tools and are none; they stand in its text. Ours."""
+    return {"malformed_tool_calls": finish.malformed_calls} if finish.malformed_calls else {}
 
 
 def tool_call_json(event: ToolCallEvent) -> dict[str, Any]:
@@ -123,7 +147,7 @@ def _token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _message(fields: Fields) -> Message:
-    content: list[Part] = [Image(data) for data in read_images(fields)]
+    content: list[Part] = list(read_media(fields))
     text = fields.text("content")
     if text:
         content.append(Text(text))

@@ -12,25 +12,37 @@ from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_models import model_name
 from interns1_local.server.services import keep_alive_seconds, services_of
 from interns1_local.server.streaming import until_disconnect
+from interns1_local.tokenizer.science import normalize
 
 
 async def tokenize(request: Request) -> Response:
-    """`{model, text}` -> `{model, tokens: [{id, piece, domain}]}`."""
+    """`{model, content}` -> `{model, tokens: [id]}`.
+
+    `details` adds each token's piece, domain and characters, and the content as it was normalized; `stock` gives the ids
+    that llama.cpp alone would make of the text.
+    """
     fields = await read_fields(request, "TokenizeRequest")
-    text = fields.text("text") or fields.text("content")
+    text = fields.text("content") or fields.text("text")
+    name = model_name(fields)
+    if fields.flag("stock"):
+        ids = await until_disconnect(request, _ask(request, fields, "stock_ids", text))
+        return GoJSONResponse({"model": name, "tokens": ids})
     tokens = await until_disconnect(request, _ask(request, fields, "tokenize", text))
-    return GoJSONResponse({"model": model_name(fields), "tokens": tokens})
+    answer: dict[str, Any] = {"model": name, "tokens": [token["id"] for token in tokens]}
+    if fields.flag("details"):
+        answer |= {"content": normalize(text), "details": tokens}
+    return GoJSONResponse(answer)
 
 
 async def detokenize(request: Request) -> Response:
-    """`{model, tokens: [id]}` -> `{model, text}`. Tokens may also be what /api/tokenize gave."""
+    """`{model, tokens: [id]}` -> `{model, content}`."""
     fields = await read_fields(request, "DetokenizeRequest")
-    ids = [token.get("id") if isinstance(token, dict) else token for token in fields.array("tokens", "[]int") or []]
+    ids = fields.array("tokens", "[]int") or []
     for token in ids:
         if isinstance(token, bool) or not isinstance(token, int):
             fields.refuse(token, "tokens", "int")
     text = await until_disconnect(request, _ask(request, fields, "detokenize", ids))
-    return GoJSONResponse({"model": model_name(fields), "text": text})
+    return GoJSONResponse({"model": model_name(fields), "content": text})
 
 
 async def _ask(request: Request, fields: Fields, verb: str, value: Any) -> Any:

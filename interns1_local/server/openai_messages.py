@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
-from interns1_local.errors import BadRequest, Unsupported
+from interns1_local.chat.message import Message, Part, Text, ToolCall
+from interns1_local.engine.sampling import MAX_BIAS
+from interns1_local.errors import BadRequest
 from interns1_local.generation import ChatRequest
-from interns1_local.server.image_urls import OFF
+from interns1_local.server.answer_fields import budgets, openai_format, tool_choice, truncates
 from interns1_local.server.json_body import Fields
-from interns1_local.server.ollama_messages import decode_base64, read_logprobs, read_think, read_tools
+from interns1_local.server.ollama_messages import read_logprobs, read_think, read_tools
+from interns1_local.server.openai_media import image_part, processor_options, video_part
 from interns1_local.server.services import keep_alive_seconds
 from interns1_local.store.model_store import StoredModel
 
-_DATA_URI = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif|bmp))?;base64,", re.IGNORECASE)
 _OPTION_NAMES = {
     "temperature": "temperature",
     "top_p": "top_p",
@@ -45,41 +45,33 @@ def read_chat(fields: Fields, model: StoredModel) -> ChatRequest:
     messages = fields.children("messages", "openai.Message")
     if not messages:
         raise BadRequest("[] is too short - 'messages'")
-    _check_unsupported(fields)
     limit = fields.integer("max_completion_tokens")
-    kwargs = dict(fields.object("chat_template_kwargs") or {})
-    if (enabled := fields.flag("enable_thinking")) is not None:
-        kwargs.setdefault("enable_thinking", enabled)
     return ChatRequest(
         model=model,
         name=fields.text("model"),
-        messages=[_message(message) for message in messages],
-        tools=_tools(fields),
+        messages=read_messages(fields),
         think=read_effort(fields),
-        options=_options(fields),
+        options=read_options(fields),
         keep_alive=keep_alive_seconds(fields.get("keep_alive")),
-        template_kwargs=kwargs,
+        template_kwargs=read_template_kwargs(fields),
         max_tokens=fields.integer("max_tokens") if limit is None else limit,
         logprobs=read_logprobs(fields),
-        logit_bias=_logit_bias(fields),
+        logit_bias=read_logit_bias(fields),
+        min_tokens=fields.integer("min_tokens") or 0,
+        ignore_eos=bool(fields.flag("ignore_eos")),
+        format=openai_format(fields),
+        truncate=truncates(fields, default=False),
+        **tool_choice(fields, read_tools(fields)),
+        **budgets(fields),
     )
 
 
-def _check_unsupported(fields: Fields) -> None:
-    if (fields.integer("n") or 1) != 1:
-        raise BadRequest("n must be 1: ask once for each answer that you want")
-    wanted = fields.child("response_format", "openai.ResponseFormat")
-    if wanted is not None and wanted.text("type") not in ("", "text"):
-        raise Unsupported("structured output (response_format) is not supported yet by this version; leave it out")
-
-
-def _tools(fields: Fields) -> list[dict[str, Any]]:
-    tools, choice = read_tools(fields), fields.get("tool_choice")
-    if choice == "none":
-        return []
-    if choice in (None, "auto") or not tools:
-        return tools
-    raise Unsupported(f'tool_choice {json.dumps(choice)} is not supported yet by this version; use "auto" or "none"')
+def read_template_kwargs(fields: Fields) -> dict[str, Any]:
+    """`chat_template_kwargs`, and `enable_thinking` where LMDeploy's clients put it."""
+    kwargs = dict(fields.object("chat_template_kwargs") or {})
+    if kwargs.get("enable_thinking") is None:
+        kwargs["enable_thinking"] = fields.flag("enable_thinking")
+    return kwargs
 
 
 def read_effort(fields: Fields) -> bool | str | None:
@@ -93,17 +85,27 @@ def read_effort(fields: Fields) -> bool | str | None:
     return _EFFORTS[effort]
 
 
-def _options(fields: Fields) -> dict[str, Any]:
+def read_options(fields: Fields) -> dict[str, Any]:
     """`options` as Ollama names them, then OpenAI's own fields."""
     given = {ours: fields.get(theirs) for theirs, ours in _OPTION_NAMES.items()}
-    return {**(fields.object("options") or {}), **{name: value for name, value in given.items() if value is not None}}
+    named = {name: value for name, value in given.items() if value is not None}
+    return {**(fields.object("options") or {}), **processor_options(fields), **named}
 
 
-def _logit_bias(fields: Fields) -> dict[int, float]:
+def read_logit_bias(fields: Fields) -> dict[int, float]:
+    """Token ids to numbers: -100 forbids a token, 100 all others."""
     try:
-        return {int(token): float(bias) for token, bias in (fields.object("logit_bias") or {}).items()}
+        biases = {int(token): float(bias) for token, bias in (fields.object("logit_bias") or {}).items()}
     except (ValueError, TypeError):
         raise BadRequest("logit_bias must map token ids to numbers") from None
+    for token, bias in biases.items():
+        if not -MAX_BIAS <= bias <= MAX_BIAS:
+            raise BadRequest(f"logit_bias must be between -100 and 100; that of token {token} is {bias:g}")
+    return biases
+
+
+def read_messages(fields: Fields) -> list[Message]:
+    return [_message(message) for message in fields.children("messages", "openai.Message") or []]
 
 
 def _message(fields: Fields) -> Message:
@@ -137,24 +139,10 @@ def _part(fields: Fields) -> Part:
     if kind == "text":
         return Text(fields.text("text"))
     if kind == "image_url":
-        value = fields.get("image_url")
-        url = value.get("url") if isinstance(value, dict) else value
-        return Image(image_bytes(url))
-    raise BadRequest(f'invalid content part type "{kind}": text and image_url are supported')
-
-
-def image_bytes(url: Any) -> bytes:
-    if not isinstance(url, str):
-        raise BadRequest("invalid image input")
-    if url.lower().startswith(("http://", "https://")):
-        raise BadRequest(OFF)
-    head = _DATA_URI.match(url)
-    if head is None:
-        raise BadRequest("invalid image input")
-    try:
-        return decode_base64(url[head.end() :])
-    except BadRequest:
-        raise BadRequest("invalid image input") from None
+        return image_part(fields)
+    if kind == "video_url":
+        return video_part(fields)
+    raise BadRequest(f'invalid content part type "{kind}": text, image_url and video_url are supported')
 
 
 def _tool_call(fields: Fields) -> ToolCall:

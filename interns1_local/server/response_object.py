@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Any
 
-from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent, Usage
+from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallDelta, ToolCallEvent, Usage
 from interns1_local.chat.message import Message, Text, ToolCall
 from interns1_local.server.ollama_messages import call_id
 
@@ -26,6 +26,7 @@ class ResponseObject:
         self._created = int(time.time())
         self._output: list[Json] = []
         self._calls: list[ToolCall] = []
+        self._call_places: dict[int, int] = {}
         self._usage: Usage | None = None
         self._error: Json | None = None
 
@@ -36,8 +37,10 @@ class ResponseObject:
                 return self._text("message", text)
             case Reasoning(text) if text:
                 return self._text("reasoning", text)
-            case ToolCallEvent():
-                return self._close() + self._call(event.call)
+            case ToolCallDelta(index, name, arguments):
+                return self._call_piece(index, name or "", arguments)
+            case ToolCallEvent(index, call):
+                return self._call_end(index, call)
             case Finish():
                 closed = self._close()
                 self._usage = event.usage
@@ -113,20 +116,37 @@ class ResponseObject:
             ("response.output_item.done", {"output_index": index, "item": _copy(item)}),
         ]
 
-    def _call(self, call: ToolCall) -> Events:
-        name_id = call.id or call_id()
-        self._calls.append(ToolCall(call.name, call.arguments, name_id))
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
-        item = {"type": "function_call", "id": f"fc_{secrets.token_hex(12)}", "call_id": name_id, "name": call.name}
-        index = len(self._output)
-        self._output.append({**item, "arguments": arguments, "status": "completed"})
-        place = {"item_id": item["id"], "output_index": index}
-        begun = {**item, "arguments": "", "status": "in_progress"}
+    def _call_piece(self, index: int, name: str, arguments: str) -> Events:
+        """A piece of a call's arguments; with the first one the call begins."""
+        events = self._call_begin(index, name) if index not in self._call_places else []
+        item = self._output[self._call_places[index]]
+        item["arguments"] += arguments
+        place = {"item_id": item["id"], "output_index": self._call_places[index]}
+        if arguments:
+            events.append(("response.function_call_arguments.delta", {**place, "delta": arguments}))
+        return events
+
+    def _call_begin(self, index: int, name: str) -> Events:
+        closed = self._close()
+        item: Json = {"type": "function_call", "id": f"fc_{secrets.token_hex(12)}", "call_id": call_id(), "name": name}
+        item |= {"arguments": "", "status": "in_progress"}
+        self._call_places[index] = len(self._output)
+        self._output.append(item)
+        return [*closed, ("response.output_item.added", {"output_index": len(self._output) - 1, "item": dict(item)})]
+
+    def _call_end(self, index: int, call: ToolCall) -> Events:
+        events: Events = []
+        if index not in self._call_places:
+            events = self._call_piece(index, call.name, json.dumps(call.arguments, ensure_ascii=False))
+        place = self._call_places[index]
+        item = self._output[place]
+        item |= {"status": "completed", "arguments": json.dumps(call.arguments, ensure_ascii=False)}
+        self._calls.append(ToolCall(call.name, call.arguments, item["call_id"]))
+        done = {"item_id": item["id"], "output_index": place, "name": call.name, "arguments": item["arguments"]}
         return [
-            ("response.output_item.added", {"output_index": index, "item": begun}),
-            ("response.function_call_arguments.delta", {**place, "delta": arguments}),
-            ("response.function_call_arguments.done", {**place, "name": call.name, "arguments": arguments}),
-            ("response.output_item.done", {"output_index": index, "item": dict(self._output[-1])}),
+            *events,
+            ("response.function_call_arguments.done", done),
+            ("response.output_item.done", {"output_index": place, "item": dict(item)}),
         ]
 
     def _open(self, kind: str) -> bool:
@@ -157,6 +177,6 @@ def _usage(usage: Usage) -> Json:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.output_tokens,
     }

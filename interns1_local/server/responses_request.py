@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from interns1_local.chat.message import Image, Message, Part, Text, ToolCall
+from interns1_local.chat.message import Message, Part, Text, ToolCall
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation import ChatRequest
+from interns1_local.server.answer_fields import budgets, text_format, tool_choice, truncates
 from interns1_local.server.json_body import Fields
-from interns1_local.server.openai_messages import image_bytes, read_effort
+from interns1_local.server.openai_media import image_part
+from interns1_local.server.openai_messages import read_effort, read_template_kwargs
 from interns1_local.server.services import keep_alive_seconds
 from interns1_local.store.model_store import StoredModel
 
@@ -21,9 +23,6 @@ _OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "seed", "stop")
 def read_request(fields: Fields, model: StoredModel, history: Sequence[Message]) -> ChatRequest:
     """The whole request, after the messages of the response that it continues."""
     given = {name: value for name in _OPTION_NAMES if (value := fields.get(name)) is not None}
-    kwargs = dict(fields.object("chat_template_kwargs") or {})
-    if (enabled := fields.flag("enable_thinking")) is not None:
-        kwargs.setdefault("enable_thinking", enabled)
     # Instructions hold for one response: those of the one before are not carried over.
     instructions = fields.text("instructions")
     system = [Message("system", (Text(instructions),))] if instructions else []
@@ -31,12 +30,15 @@ def read_request(fields: Fields, model: StoredModel, history: Sequence[Message])
         model=model,
         name=fields.text("model"),
         messages=[*system, *history, *read_input(fields)],
-        tools=read_tools(fields),
         think=read_effort(fields),
         options={**(fields.object("options") or {}), **given},
         keep_alive=keep_alive_seconds(fields.get("keep_alive")),
-        template_kwargs=kwargs,
+        template_kwargs=read_template_kwargs(fields),
         max_tokens=fields.integer("max_output_tokens"),
+        format=text_format(fields),
+        truncate=truncates(fields, default=False),
+        **tool_choice(fields, read_tools(fields)),
+        **budgets(fields),
     )
 
 
@@ -111,7 +113,7 @@ def _part(part: Fields) -> Part:
     if kind in ("input_text", "output_text", "text", "refusal"):
         return Text(part.text("text") or part.text("refusal"))
     if kind == "input_image":
-        return Image(image_bytes(part.get("image_url")))
+        return image_part(part)
     raise BadRequest(f'invalid content part type "{kind}": input_text, output_text and input_image are supported')
 
 

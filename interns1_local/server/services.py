@@ -52,7 +52,8 @@ def resolver(store: ModelStore) -> Any:
     def resolve(name: str) -> ModelSpec:
         model = store.resolve(name)
         options = LoadOptions.from_options(check_options(model.params))
-        return ModelSpec(model.name.short, model.digest, model.model_path, model.mmproj_path, options)
+        files = model.model_path, model.mmproj_path
+        return ModelSpec(model.name.short, model.digest, *files, options, model.sidecar_path)
 
     return resolve
 

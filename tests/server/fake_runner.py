@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 
 from interns1_local.config import Settings
+from interns1_local.errors import ContextOverflow
 from interns1_local.runners.model_spec import ModelSpec
 from interns1_local.runners.protocol import Chunk, Finish, GenerateRequest, TokenLogprob
 
@@ -44,7 +45,14 @@ class FakeRunner:
         self._backend.requests.append(request)
         script = self._backend.scripts.popleft() if self._backend.scripts else ["hello"]
         count = 0
+        logprob = self._backend.logprobs.popleft() if self._backend.logprobs else -0.5
+        if self._backend.checks_length:
+            await self._check_length(request)
         try:
+            if request.prompt_logprobs:
+                letters = request.prompt if isinstance(request.prompt, str) else "".join(map(chr, request.prompt))  # type: ignore[arg-type]
+                scores = [TokenLogprob(ord(char), char.encode(), -0.25 * at) for at, char in enumerate(letters)]
+                yield Chunk([], b"", None, None, (7, 3), scores)
             for item in script:
                 await asyncio.sleep(0)
                 if isinstance(item, Exception):
@@ -53,15 +61,34 @@ class FakeRunner:
                     await asyncio.sleep(60)
                 data = item.encode() if isinstance(item, str) else item
                 count += 1
-                logprobs = None if request.sampling.logprobs is None else [TokenLogprob(count, data, -0.5)]
-                yield Chunk([count], data, logprobs)
+                logprobs = None if request.sampling.logprobs is None else [TokenLogprob(count, data, logprob)]
+                yield Chunk([count], data, logprobs, None, (7, 3))
             reason = "length" if request.max_tokens is not None and count >= request.max_tokens else "stop"
             yield Chunk([], b"", None, Finish(reason, 7, 3, count, 0.5, 0.25))
         finally:
             self._backend.ended += 1
 
     async def tokenize(self, text: str) -> list[dict[str, Any]]:
-        return [{"id": ord(char), "piece": char, "domain": None} for char in text]
+        return [
+            {"id": ord(char), "piece": char, "domain": None, "start": index, "end": index + 1}
+            for index, char in enumerate(text)
+        ]
+
+    async def stock_ids(self, text: str) -> list[int]:
+        return [ord(char) + 1 for char in text]
+
+    async def _check_length(self, request: GenerateRequest) -> None:
+        parts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+        count = await self.count([part if isinstance(part, str) else len(part) for part in parts])  # type: ignore[arg-type]
+        if count >= self.context_length:
+            raise ContextOverflow(
+                f"request ({count} tokens) exceeds the available context size ({self.context_length} tokens), "
+                "try increasing it"
+            )
+
+    async def count(self, parts: Iterable[str | int]) -> int:
+        """A letter is a token, a tile takes ten."""
+        return sum(10 * part if isinstance(part, int) else len(part) for part in parts)
 
     async def detokenize(self, ids: Iterable[int]) -> str:
         return "".join(map(chr, ids))
@@ -77,9 +104,12 @@ class FakeBackend:
     def __init__(self) -> None:
         self.scripts: deque[list[Item]] = deque()
         self.requests: list[GenerateRequest] = []
+        # What the tokens of the next requests are given as log-probability, one for each request.
+        self.logprobs: deque[float] = deque()
         self.started: list[ModelSpec] = []
         self.closed: list[str] = []
         self.ended = 0
+        self.checks_length = False
 
     def enqueue(self, *script: Item) -> None:
         self.scripts.append(list(script))

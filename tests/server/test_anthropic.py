@@ -120,6 +120,16 @@ def test_picture(api: anthropic.Anthropic, backend: FakeBackend) -> None:
     assert "[1 tiles]" in backend.last_text
 
 
+def test_count_tokens(api: anthropic.Anthropic, client: TestClient, backend: FakeBackend) -> None:
+    """A letter is a token in the fake."""
+    count = api.messages.count_tokens(model="tiny", messages=HELLO, system="Be kind.", tools=TOOLS)  # type: ignore[arg-type]
+    client.post(
+        "/v1/messages", json={"model": "tiny", "max_tokens": 5, "messages": HELLO, "system": "Be kind.", "tools": TOOLS}
+    )
+    assert count.input_tokens == len(backend.last_text)
+    assert client.post("/v1/messages/count_tokens", json={"model": "nope", "messages": HELLO}).status_code == 404
+
+
 def test_cut(api: anthropic.Anthropic, backend: FakeBackend) -> None:
     backend.enqueue("a</think>", "b")
     assert ask(api, max_tokens=2).stop_reason == "max_tokens"

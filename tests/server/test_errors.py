@@ -50,8 +50,8 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
      'option "num_ctx" must be of type integer'),
     ("POST", CHAT, {"model": "tiny", "messages": USER, "format": "xml"}, 500,
      'invalid format: "xml"; expected "json" or a valid JSON Schema object'),
-    ("POST", CHAT, {"model": "tiny", "messages": USER, "format": "json"}, 400,
-     "structured output (format) is not supported yet by this version; leave format out"),
+    ("POST", CHAT, {"model": "tiny", "messages": USER, "grammar": {"type": "regex", "value": ""}}, 400,
+     "the grammar is empty"),
     ("POST", CHAT, {"model": "tiny", "messages": USER, "keep_alive": "3600"}, 400,
      'time: missing unit in duration "3600"'),
     ("POST", CHAT, {"model": "tiny", "messages": [{"role": "user", "images": ["data:image/png;base64,AA"]}]}, 400,
@@ -134,11 +134,14 @@ OPENAI_TABLE: list[tuple[Any, int, str, str]] = [
     ({"messages": USER}, 400, "invalid_request_error", "model is required"),
     ({"model": "tiny", "messages": []}, 400, "invalid_request_error", "[] is too short - 'messages'"),
     (b"{", 400, "invalid_request_error", "unexpected EOF"),
-    ({"model": "tiny", "messages": USER, "n": 2}, 400, "invalid_request_error", "n must be 1"),
-    ({"model": "tiny", "messages": USER, "response_format": {"type": "json_object"}}, 400, "invalid_request_error",
-     "structured output (response_format) is not supported yet"),
-    ({"model": "tiny", "messages": USER, "tools": TOOLS, "tool_choice": "required"}, 400, "invalid_request_error",
-     'tool_choice "required" is not supported yet by this version; use "auto" or "none"'),
+    ({"model": "tiny", "messages": USER, "response_format": {"type": "json_schema"}}, 400, "invalid_request_error",
+     "a format of type json_schema needs a schema"),
+    ({"model": "tiny", "messages": USER, "response_format": {"type": "xml"}}, 400, "invalid_request_error",
+     'a format of type "xml" is not known'),
+    ({"model": "tiny", "messages": USER, "tool_choice": "required"}, 400, "invalid_request_error",
+     "tool_choice asks for a call, but the request has no tools"),
+    ({"model": "tiny", "messages": USER, "tools": TOOLS, "tool_choice": "maybe"}, 400, "invalid_request_error",
+     'invalid tool_choice "maybe"'),
     ({"model": "tiny", "messages": USER, "reasoning_effort": "huge"}, 400, "invalid_request_error",
      'invalid reasoning value: "huge"'),
     ({"model": "plain", "messages": USER, "reasoning_effort": "high"}, 400, "invalid_request_error",
@@ -183,7 +186,7 @@ def test_errors_of_the_runner(
     client: TestClient, backend: FakeBackend, error: Exception, status: int, text: str
 ) -> None:
     backend.enqueue(error)
-    response = client.post(CHAT, json={"model": "tiny", "messages": USER})
+    response = client.post(CHAT, json={"model": "tiny", "messages": USER, "truncate": False})
     assert (response.status_code, response.json()) == (status, {"error": text})
 
 

@@ -149,10 +149,16 @@ def test_nano_comes_by_itself_and_once(
 
 
 def test_tokens(client: TestClient) -> None:
-    tokens = client.post("/api/tokenize", json={"model": "tiny", "text": "ab"}).json()["tokens"]
-    assert tokens == [{"id": 97, "piece": "a", "domain": None}, {"id": 98, "piece": "b", "domain": None}]
-    for given in ([97, 98], tokens):
-        assert client.post("/api/detokenize", json={"model": "tiny", "tokens": given}).json()["text"] == "ab"
+    body = {"model": "tiny", "content": "ab"}
+    assert client.post("/api/tokenize", json=body).json() == {"model": "tiny", "tokens": [97, 98]}
+    assert client.post("/api/tokenize", json={"model": "tiny", "text": "ab"}).json()["tokens"] == [97, 98]
+    detailed = client.post("/api/tokenize", json=body | {"details": True}).json()
+    assert detailed["content"] == "ab" and detailed["tokens"] == [97, 98]
+    assert detailed["details"][1] == {"id": 98, "piece": "b", "domain": None, "start": 1, "end": 2}
+    assert client.post("/api/tokenize", json=body | {"stock": True}).json()["tokens"] == [98, 99]
+    back = client.post("/api/detokenize", json={"model": "tiny", "tokens": [97, 98]})
+    assert back.json() == {"model": "tiny", "content": "ab"}
+    assert client.post("/api/detokenize", json={"model": "tiny", "tokens": ["a"]}).status_code == 400
 
 
 def _known(tmp_path: Path) -> str:

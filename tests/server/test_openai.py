@@ -45,7 +45,7 @@ def test_the_stream_byte_for_byte(client: TestClient, backend: FakeBackend) -> N
         head + '"choices":[{"index":0,"delta":{"content":"A\\u2029"},"finish_reason":null}]}',
         head + '"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}',
         head + '"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10,'
-        '"prompt_tokens_details":{"cached_tokens":3}}}',
+        '"prompt_tokens_details":{"cached_tokens":3},"completion_tokens_details":{"reasoning_tokens":2}}}',
         "data: [DONE]",
         "",
     ]
@@ -67,15 +67,16 @@ def test_tools(client: TestClient, backend: FakeBackend) -> None:
     backend.enqueue(CALL, CALL)
     delta = [event["choices"][0] for event in events(client, tools=[TOOL], enable_thinking=False)[:-1]]
     calls = [choice["delta"]["tool_calls"][0] for choice in delta if "tool_calls" in choice["delta"]]
-    assert [call["index"] for call in calls] == [0, 1]
-    assert calls[0]["function"] == {"name": "f", "arguments": '{"a": "你"}'}
+    assert [call["index"] for call in calls] == [0, 0, 1, 1]
+    assert [call["function"] for call in calls[:2]] == [{"name": "f", "arguments": ""}, {"arguments": '{"a": "你"}'}]
     assert delta[-1]["finish_reason"] == "tool_calls"
     backend.enqueue(CALL)
     whole = post(client, tools=[TOOL], tool_choice="auto", enable_thinking=False).json()["choices"][0]
     assert whole["message"]["tool_calls"][0]["type"] == "function"
     assert whole["finish_reason"] == "tool_calls"
     post(client, tools=[TOOL], tool_choice="none")
-    assert "plugin" not in backend.last_text
+    assert "plugin" in backend.last_text
+    assert backend.last.forbidden == "<|action_start|>"
 
 
 @pytest.mark.parametrize(
