@@ -27,7 +27,10 @@ _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscod
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. Durations in seconds (-1 is forever); 0 means automatic where a count is asked."""
+    """What the environment says. Durations in seconds (-1 is forever); 0 means automatic where a count is asked.
+
+    `image_cache` is in MB: the encoded pictures that each loaded model remembers.
+    """
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -47,12 +50,18 @@ class Settings:
     api_key: str = field(default="", repr=False)
     log_format: str = "text"
     image_urls: str = ""
+    image_cache: int = 256
 
     @property
     def base_url(self) -> str:
         """Where a client on this machine reaches the server."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be made again: copies of vision files, and what was measured of llama.cpp."""
+        return Path.home() / ".interns1" / "cache"
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -83,6 +92,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         debug=_flag(read("DEBUG")),
         api_key=read("API_KEY"),
         image_urls=read("IMAGE_URLS"),
+        image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 

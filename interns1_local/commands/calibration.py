@@ -30,6 +30,7 @@ from interns1_local.media.image import TileSpec
 from interns1_local.runners.memory import physical_cores
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
 from interns1_local.runners.text_codec import TextCodec
+from interns1_local.runners.vision_file import fitting_vision_file
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.nano import is_nano, pull_nano
 
@@ -44,6 +45,7 @@ class ModelFiles:
     model: Path
     mmproj: Path | None
     template: str = ""
+    sidecar: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def find_model(name: str, mmproj: Path | None) -> ModelFiles:
             )
         pull_nano(store)
     stored = store.resolve(name)
-    return ModelFiles(stored.model_path, mmproj or stored.mmproj_path, stored.template)
+    return ModelFiles(stored.model_path, mmproj or stored.mmproj_path, stored.template, stored.sidecar_path)
 
 
 def measure(
@@ -84,14 +86,15 @@ def measure(
     """Read `data` with the model and show `sink` the input of each weight. Ctrl-C is a KeyboardInterrupt."""
     # The vision tower of a large model takes gigabytes: it is loaded for pictures only.
     mmproj = files.mmproj if any(is_picture(path) for path in data) else None
-    facts = read_model_facts(files.model, mmproj)
+    facts = read_model_facts(files.model, mmproj, files.sidecar)
     n_threads = threads or load_settings().threads or physical_cores()
     with _ctrl_c() as stopped:
         model = Model(files.model)
         stopped.check()
     vision = None
     try:
-        vision = None if mmproj is None else VisionEncoder(mmproj, model, n_threads)
+        with fitting_vision_file(mmproj, load_settings().cache_dir) as path:
+            vision = None if path is None else VisionEncoder(path, model, n_threads)
         source = CalibrationData(
             TextCodec(facts.metadata, model.vocab.encode),
             chunk=chunk,

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, stream_answer
-from interns1_local.commands.attachments import encode_image, take_images
+from interns1_local.commands.attachments import attach, take_paths
 from interns1_local.commands.client import Client
 from interns1_local.commands.errors import ServerError
+from interns1_local.commands.progress import counting_bar
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Chat:
     client: Client
     model: str
     capabilities: tuple[str, ...] = ()
+    # What /api/show says of the model.
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
     system: str | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class Chat:
         self.model = model
         self.messages = []
         self.capabilities = tuple(facts.get("capabilities") or ())
+        self.facts = facts
 
     def load(self) -> None:
         """Bring the model into memory, so that the first answer does not wait for it."""
@@ -48,13 +52,11 @@ class Chat:
         """Send `prompt` with the pictures that it names, write the answer, and keep both in the history."""
         paths = list(images)
         if "vision" in self.capabilities:
-            prompt, found = take_images(prompt)
+            prompt, found = take_paths(prompt)
             paths += found
             for path in found:
                 click.echo(f"Added image '{path}'", err=True)
-        message: dict[str, Any] = {"role": "user", "content": prompt}
-        if paths:
-            message["images"] = [encode_image(path) for path in paths]
+        message: dict[str, Any] = {"role": "user", "content": prompt, **self._media(paths)}
         writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap)
         answer = stream_answer(self.client, self._request([*self.messages, message]), writer)
         if answer.text or answer.tool_calls:
@@ -62,6 +64,15 @@ class Chat:
         if self.verbose:
             echo_figures(answer.figures)
         return answer
+
+    def _media(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """The pictures and films of a message; what each costs is printed."""
+        before = sum(len(message.get("images", ())) for message in self.messages)
+        attached = attach(paths, self.facts, self.options, lambda name: counting_bar(name, "frames"), before)
+        for note in attached.notes:
+            click.echo(note, err=True)
+        media = {"images": attached.images, "videos": attached.videos}
+        return {name: files for name, files in media.items() if files}
 
     def _request(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         if self.system and messages:

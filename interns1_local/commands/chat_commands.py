@@ -99,8 +99,8 @@ def _save(chat: Chat, argument: str) -> None:
     if not argument:
         raise BadRequest("usage: /save MODEL")
     request: dict[str, Any] = {"model": argument, "from": chat.model, "stream": False}
-    if chat.options:
-        request["parameters"] = chat.options
+    if parameters := {**chat.options, **({} if chat.think is None else {"think": chat.think})}:
+        request["parameters"] = parameters
     if chat.system:
         request["system"] = chat.system
     if chat.messages:

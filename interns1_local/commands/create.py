@@ -75,18 +75,24 @@ def _read_modelfile(given: str | None) -> tuple[bytes, Path]:
 
 def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, Path], str]:
     """The local files of all FROM lines, and the model that one of them names."""
+    from interns1_local.store.sidecars import sidecars_in
+
     files: dict[str, Path] = {}
     names: list[str] = []
+    beside: dict[str, Path] = {}
     for source in modelfile.sources:
         found = local_files(source, folder)
         for name, path in found.items():
             if files.setdefault(name, path) != path:
                 raise click.ClickException(f"two FROM lines bring a file called {name}; rename one of them")
+            if path.suffix.lower() == ".gguf":
+                # What its converter left out may lie beside it; of two folders, the first one's files count.
+                beside = {**sidecars_in(path.parent), **beside}
         if not found:
             names.append(source)
     if len(names) > 1:
         raise click.ClickException(f"a model comes from one model only, not from {' and '.join(names)}")
-    return files, names[0] if names else ""
+    return {**beside, **files}, names[0] if names else ""
 
 
 def _checkpoint_files(folder: Path) -> dict[str, Path]:

@@ -30,7 +30,9 @@ class RunCommand(click.Command):
 Examples:
   interns1 run nano
   interns1 run nano "What is 17 + 25?" --think
+  interns1 run nano "What is 17 + 25?" --think-budget 100
   interns1 run nano "Which shape is at the top left?" --image picture.png
+  interns1 run nano "What happens?" --video film.mp4 --option num_frames=8
   cat notes.txt | interns1 run nano "Summarize this"
 """,
 )
@@ -38,8 +40,10 @@ Examples:
 @click.argument("prompt", nargs=-1)
 @click.option("--think", metavar="[=LEVEL]", help="Think first: --think, --think=false, --think=low|medium|high|max.")
 @click.option("--no-think", is_flag=True, help="Answer without thinking.")
+@click.option("--think-budget", type=int, metavar="N", help="Close the thought after N tokens.")
 @click.option("--hidethinking", is_flag=True, help="Think, but do not print the thought.")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="Add a picture; repeatable.")
+@click.option("--video", "videos", multiple=True, type=click.Path(path_type=Path), help="A film or folder of frames.")
 @click.option("--system", help="System message.")
 @click.option("--option", "pairs", multiple=True, metavar="NAME=VALUE", help="temperature=0.7, num_ctx=8192, ...")
 @click.option("--format", "format_", metavar="FORMAT", help="json, a JSON schema, or a file with one.")
@@ -52,8 +56,10 @@ def command(
     prompt: tuple[str, ...],
     think: str | None,
     no_think: bool,
+    think_budget: int | None,
     hidethinking: bool,
     images: tuple[Path, ...],
+    videos: tuple[Path, ...],
     system: str | None,
     pairs: tuple[str, ...],
     format_: str | None,
@@ -67,6 +73,8 @@ def command(
     from interns1_local.commands.own_server import any_server
 
     options = model_options.parse_options(pairs)
+    if think_budget is not None:
+        options["think_budget"] = think_budget
     answer_format = model_options.parse_format(format_) if format_ else None
     thinking = False if no_think else model_options.parse_think(think) if think is not None else None
     text = _with_stdin(" ".join(prompt))
@@ -87,9 +95,9 @@ def command(
         if text is None:
             from interns1_local.commands.chat_loop import chat_loop
 
-            chat_loop(chat, images)
+            chat_loop(chat, images + videos)
         else:
-            _answer_once(chat, text, images)
+            _answer_once(chat, text, images + videos)
 
 
 def _with_stdin(prompt: str) -> str | None:

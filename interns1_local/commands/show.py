@@ -61,6 +61,8 @@ def _sections(facts: dict[str, Any], *, verbose: bool) -> Iterator[tuple[str, li
         yield "Projector", _projector_rows(facts["projector_info"])
     if facts.get("capabilities"):
         yield "Capabilities", [[name] for name in facts["capabilities"]]
+    if facts.get("warnings"):
+        yield "Warnings", [[text] for text in facts["warnings"]]
     if facts.get("parameters"):
         pairs = (line.split(None, 1) for line in facts["parameters"].splitlines() if line.strip())
         yield "Parameters", [[*pair, ""][:2] for pair in pairs]

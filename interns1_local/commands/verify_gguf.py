@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from interns1_local.chat.message import Image, Message, Text
 from interns1_local.chat.template import ChatTemplate, MediaRef
+from interns1_local.config import load_settings
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.scoring import BATCH, Matrix, Parts, Scorer
@@ -21,6 +22,7 @@ from interns1_local.errors import LoadError
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.runners.model_spec import VisionFacts, read_model_facts
 from interns1_local.runners.text_codec import TextCodec
+from interns1_local.runners.vision_file import fitting_vision_file
 from interns1_local.tokenizer.science import ImageSlot
 from quant.splits import read_model
 
@@ -76,7 +78,10 @@ class GGUFSide:
     @cached_property
     def _encoder(self) -> VisionEncoder:
         assert self._mmproj_path is not None
-        return VisionEncoder(self._mmproj_path, self._model, self._threads, use_gpu=False)
+        # As the worker opens it: what is judged is what an answer is made from.
+        with fitting_vision_file(self._mmproj_path, load_settings().cache_dir) as path:
+            assert path is not None
+            return VisionEncoder(path, self._model, self._threads, use_gpu=False)
 
     def ids(self, text: str) -> list[int]:
         """Ids of a text, as the runners read it."""

@@ -131,13 +131,14 @@ def test_clear_forgets(fake: FakeServer, talk: Talk) -> None:
 
 def test_save_and_load(fake: FakeServer, talk: Talk, chat: Chat) -> None:
     answer(fake, "Hello.")
-    printed = talk("/set system Be brief.", "hi", "/save mine", "/load mine")
+    printed = talk("/set system Be brief.", "/set think high", "hi", "/save mine", "/load mine")
     assert "Created new model 'mine'\nLoaded 'mine'\n" in printed
     assert fake.asked("/api/create") == [
         {
             "model": "mine",
             "from": "nano",
             "stream": False,
+            "parameters": {"think": "high"},
             "system": "Be brief.",
             "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}],
         }

@@ -56,6 +56,25 @@ def test_from_gguf_files(fake: FakeServer, invoke: Invoke, folder: Path) -> None
     assert fake.blobs == {digest("vision"): b"vision", digest("model"): b"model"}
 
 
+@pytest.mark.parametrize("source", ["FROM ./files/model.gguf\nFROM other/mmproj.gguf", "FROM files"])
+def test_what_lies_beside_a_gguf_comes_along(fake: FakeServer, invoke: Invoke, folder: Path, source: str) -> None:
+    for name in ("files/model.gguf", "files/tokenizer_SMILES.model", "files/chat_template.jinja", "files/notes.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "other").mkdir()
+    for name in ("other/mmproj.gguf", "other/chat_template.jinja"):
+        (folder / name).write_text(name)
+    (folder / "Modelfile").write_text(source)
+    assert invoke("create", "mine").exit_code == 0
+    files = fake.asked("/api/create")[0]["files"]
+    expected = {
+        name: digest(f"files/{name}") for name in ("model.gguf", "tokenizer_SMILES.model", "chat_template.jinja")
+    }
+    if "other" in source:
+        expected["mmproj.gguf"] = digest("other/mmproj.gguf")
+    assert files == expected
+
+
 def test_from_a_checkpoint(fake: FakeServer, invoke: Invoke, folder: Path) -> None:
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
