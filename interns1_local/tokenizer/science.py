@@ -14,11 +14,12 @@ from itertools import groupby
 from interns1_local.errors import Unsupported
 from interns1_local.tokenizer.added_tokens import AddedTokenSplitter
 from interns1_local.tokenizer.fasta import find_sequences
+from interns1_local.tokenizer.molecules import SmilesDetection, choose_detection, molecule_test
 from interns1_local.tokenizer.sentencepiece_domain import DomainModel
-from interns1_local.tokenizer.smiles import find_candidates, molecule_test
+from interns1_local.tokenizer.smiles import find_candidates
 from interns1_local.tokenizer.vocabulary import AddedToken, Domain, ImageSlot, ImageTokens, Token
 
-__all__ = ["AddedToken", "Domain", "ImageSlot", "ImageTokens", "ScienceTokenizer", "Token"]
+__all__ = ["AddedToken", "Domain", "ImageSlot", "ImageTokens", "ScienceTokenizer", "Token", "normalize"]
 
 _PROTECT_BEGIN, _PROTECT_END = "<MOLFORMULA>", "</MOLFORMULA>"
 # Marks around what was found without a tag. They have no id; they only switch the vocabulary.
@@ -39,14 +40,18 @@ class ScienceTokenizer:
         image: ImageTokens | None,
         *,
         base_piece: Callable[[int], str] | None = None,
-        use_rdkit: bool = False,
+        detection: SmilesDetection | None = None,
     ) -> None:
-        """`base_piece` gives the vocabulary's spelling of a base token, as in the file (a space is `Ġ`)."""
+        """`base_piece` gives the vocabulary's spelling of a base token, as in the file (a space is `Ġ`).
+
+        `detection` says what accepts a molecule without a tag; by default the reference's own choice, see
+        `choose_detection`.
+        """
         self._base_encode = base_encode
         self._base_piece = base_piece
         self._image = image
         self._models = {name: DomainModel(name, domain) for name, domain in domains.items()}
-        self._is_molecule = molecule_test(use_rdkit) if "smiles" in domains else None
+        self._is_molecule = molecule_test(detection or choose_detection()) if "smiles" in domains else None
         marks = (_PROTECT_BEGIN, _PROTECT_END) if domains else ()
         self._splitter = AddedTokenSplitter(added_tokens, marks)
         self._added = self._splitter.tokens
@@ -141,12 +146,14 @@ class ScienceTokenizer:
             parts = [piece for part in parts for piece in _cut(part, find_sequences(part), _FOUND["fasta"])]
         return parts
 
-    def _encode_domain(self, text: str, model: DomainModel) -> Iterator[int]:
+    def _encode_domain(self, text: str, model: DomainModel) -> list[int]:
+        ids: list[int] = []
         for item in model.encode(text):
             if isinstance(item, int):
-                yield item
+                ids.append(item)
             else:
-                yield from self._encode_base(item, model)
+                ids.extend(self._encode_base(item, model))
+        return ids
 
     def _encode_base(self, text: str, model: DomainModel | None) -> list[int]:
         """Byte pairs. Inside a tag, a pair that the science vocabulary spells the same way takes its id from there."""
@@ -168,17 +175,18 @@ class ScienceTokenizer:
 
 def _split(prompt: str | Sequence[str | ImageSlot], splitter: AddedTokenSplitter) -> list[str | ImageSlot]:
     if isinstance(prompt, str):
-        return list(splitter.split(_normalize(prompt)))
+        return list(splitter.split(normalize(prompt)))
     parts: list[str | ImageSlot] = []
     for is_slot, run in groupby(prompt, key=lambda part: isinstance(part, ImageSlot)):
         if is_slot:
             parts.extend(run)
         else:
-            parts.extend(splitter.split(_normalize("".join(part for part in run if isinstance(part, str)))))
+            parts.extend(splitter.split(normalize("".join(part for part in run if isinstance(part, str)))))
     return parts
 
 
-def _normalize(text: str) -> str:
+def normalize(text: str) -> str:
+    """The text as the tokenizer reads it: Unicode normal form C, half surrogates replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator
 
 MIN_UNITS = 10
 
@@ -148,9 +147,14 @@ _RING = re.compile(r"\[[^\]]*\]|%\d\d|\d")
 _PARENTHESES = re.compile(r"[()]")
 
 
+def has_five_letters(candidate: str) -> bool:
+    """Whether a candidate has five ASCII letters; anything less is no molecule, with RDKit or without."""
+    return _FIVE_LETTERS.match(candidate) is not None
+
+
 def accepts_by_rules(candidate: str) -> bool:
     """Whether a candidate passes the reference's rules, which stand in for RDKit."""
-    if not _FIVE_LETTERS.match(candidate) or candidate[0] in _BONDS or candidate[-1] in _BONDS:
+    if not has_five_letters(candidate) or candidate[0] in _BONDS or candidate[-1] in _BONDS:
         return False
     if _TWO_BONDS.search(candidate) or _NESTED.search(candidate) or not _ALLOWED.fullmatch(candidate):
         return False
@@ -217,13 +221,3 @@ def _atoms_are_sane(candidate: str) -> bool:
         if atom[0] in _ELEMENTS or atom[0] in _AROMATIC or atom[:2] in _ELEMENTS:
             return True
     return True
-
-
-def molecule_test(use_rdkit: bool) -> Callable[[str], bool]:
-    """The test of a candidate: RDKit if asked for and installed, else the rules. They differ on some strings."""
-    if not use_rdkit or find_spec("rdkit") is None:
-        return accepts_by_rules
-    from rdkit import Chem, RDLogger  # type: ignore[import-not-found, unused-ignore]
-
-    RDLogger.DisableLog("rdApp.*")
-    return lambda text: _FIVE_LETTERS.match(text) is not None and Chem.MolFromSmiles(text) is not None

@@ -43,8 +43,13 @@ class ImageSlot:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token for display; `domain` names the science vocabulary that it comes from."""
+    """One token for display; `domain` names the science vocabulary that it comes from.
+
+    `start` and `end` are its characters in the normalized text; None where its spelling is not found there.
+    """
 
     id: int
     piece: str
     domain: str | None = None
+    start: int | None = None
+    end: int | None = None
