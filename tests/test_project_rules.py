@@ -18,6 +18,7 @@ MAX_FUNCTION_LINES = 60
 # Rooms of interns1_local, highest first; a file imports only from rows below its own.
 ROWS = [
     {"commands"},
+    {"api"},
     {"server"},
     {"generation"},
     {"runners"},
@@ -30,6 +31,10 @@ EXTRA_EDGES = {
     "interns1_local.store.create": {"convert", "quant"},
     "interns1_local.store.nano": {"nano", "convert", "quant"},
     "interns1_local.store.shards": {"quant"},
+    "interns1_local.store.sidecars": {"convert", "quant"},
+    "interns1_local.store.mmproj_repair": {"quant"},
+    "interns1_local.engine.vision_order": {"quant"},
+    "interns1_local.runners.vision_file": {"quant"},
     "interns1_local.runners.model_spec": {"quant"},
     "interns1_local.runners.memory": {"quant"},
 }
