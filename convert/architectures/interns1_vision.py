@@ -6,6 +6,7 @@ therefore rolled by one, so that stock llama.cpp gives every patch its own posit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ _RMS_TOWER = (
     3200,
     45,
 )  # llama.cpp computes RMSNorm for a tower of exactly this width and depth, and LayerNorm for others
+
+# A frame's number in the f-string of the processor, which is only read: Frame{i + 1}:  or  Frame-{i + 1}:
+_FRAME_PREFIX = re.compile(r"[\"'](Frame[- ]?)\{\w+ ?\+ ?1\}(: ?)")
 
 
 def choose_type(name: str, shape: tuple[int, ...], wanted: str) -> str:
@@ -121,7 +125,23 @@ def _fields(checkpoint: Checkpoint, config: Mapping[str, Any], scale: int, text_
         "interns1.vision.min_patches": low,
         "interns1.vision.max_patches": high,
         "interns1.vision.use_thumbnail": True,
+        **_video_fields(checkpoint),
     }
+
+
+def _video_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the checkpoint's processors settle about films: how many frames, and what stands before each."""
+    settings = checkpoint.json("video_preprocessor_config.json")
+    frames, rate = settings.get("num_frames"), settings.get("fps")
+    fields: dict[str, Any] = {}
+    if isinstance(frames, int) and not isinstance(frames, bool) and frames > 0:
+        fields["interns1.video.num_frames"] = frames
+    elif isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0:
+        fields["interns1.video.fps"] = float(rate)
+    prefix = _FRAME_PREFIX.search(checkpoint.text("processing_interns1.py") or "")
+    if prefix:
+        fields["interns1.video.frame_prefix"] = f"{prefix[1]}{{i}}{prefix[2]}"
+    return fields
 
 
 def _embeddings(checkpoint: Checkpoint, config: Mapping[str, Any], source: str) -> list[TensorPlan]:

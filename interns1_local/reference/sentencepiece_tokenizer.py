@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import sentencepiece
 
 from interns1_local.errors import LoadError
+from interns1_local.reference.added_tokens import AddedTokens
 from interns1_local.reference.folder import added_tokens
 
 
@@ -20,16 +20,12 @@ class SentencePieceTokenizer:
             raise LoadError(f"{folder} has no tokenizer.model; download it from the model's page")
         self.model = sentencepiece.SentencePieceProcessor(model_file=str(file))
         self.added = added_tokens(folder)
-        words = sorted(self.added, key=len, reverse=True)
-        self.split = re.compile("(" + "|".join(map(re.escape, words)) + ")") if words else None
+        self.split = AddedTokens(folder).split
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        for part in self.split.split(text) if self.split else [text]:
-            if part in self.added:
-                ids.append(self.added[part])
-            elif part:
-                ids += self.model.encode(part)
+        for part in self.split(text):
+            ids += [self.added[part]] if part in self.added else self.model.encode(part)
         return ids
 
     def decode(self, ids: list[int], skip_special: bool = True) -> str:

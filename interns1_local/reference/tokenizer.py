@@ -6,10 +6,12 @@ find molecules and proteins, switch vocabularies inside tags).
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from interns1_local.errors import LoadError
+from interns1_local.reference.added_tokens import AddedTokens
 from interns1_local.reference.folder import added_tokens, read_json, special_ids
 
 QWEN2_SPLIT = (
@@ -46,7 +49,8 @@ ORGANIC = {"B", "C", "N", "O", "P", "S", "F", "Cl", "Br", "I", "b", "c", "n", "o
 class ReferenceTokenizer:
     """Reads a checkpoint folder; `encode(text)` -> ids, `decode(ids)` -> text. Without `science`: Qwen3's own."""
 
-    def __init__(self, folder: Path, *, science: bool = True) -> None:
+    def __init__(self, folder: Path, *, science: bool = True, rdkit: bool | None = None) -> None:
+        """`rdkit`: whether it judges molecules; None: if it is installed, as in Hugging Face."""
         self.vocab, merges = read_vocabulary(folder)
         self.bpe = Tokenizer(models.BPE(self.vocab, merges, fuse_unk=False))
         self.bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -67,8 +71,8 @@ class ReferenceTokenizer:
             self.domains[name] = (sp, self.added[f"<{name}>"] - sp.get_piece_size())
         self.names = {i: t for t, i in self.vocab.items()} | {i: t for t, i in self.added.items()}
         self.protect = PROTECT if self.domains else ()
-        words = sorted([*self.added, *self.protect], key=len, reverse=True)
-        self.split = re.compile("(" + ("|".join(map(re.escape, words)) or "(?!)") + ")")
+        self.split = AddedTokens(folder, self.protect).split
+        self.is_molecule = molecule_in_rdkit() if (rdkit_is_wanted() if rdkit is None else rdkit) else looks_like_smiles
         self.encode_plain = lru_cache(maxsize=100_000)(self._encode_plain)
 
     # -- encoding
@@ -81,9 +85,7 @@ class ReferenceTokenizer:
         """Text pieces in order, each with its vocabulary (None for the base one); markers included."""
         parts: list[str] = []
         depth = 0
-        for part in self.split.split(unicodedata.normalize("NFC", text)):
-            if not part:
-                continue
+        for part in self.split(unicodedata.normalize("NFC", text)):
             if part in self.added or part in self.protect:
                 parts.append(part)
                 if part in TAG_DOMAIN or part == PROTECT[0]:
@@ -93,7 +95,7 @@ class ReferenceTokenizer:
             elif depth or not self.domains:
                 parts.append(part)
             else:
-                smiles = split_candidates([part], SMILES, 10, False, looks_like_smiles, "SMILES")
+                smiles = split_candidates([part], SMILES, 10, False, self.is_molecule, "SMILES")
                 parts += split_candidates(smiles, FASTA, 27, True, lambda text: True, "FASTA")
         return self._switch(parts)
 
@@ -212,6 +214,18 @@ def split_candidates(
             start = b
         out.append(part[start:])
     return [part for part in out if part]
+
+
+def rdkit_is_wanted() -> bool:
+    """What Hugging Face would do here, unless the user asked for the rules."""
+    return os.environ.get("INTERNS1_SMILES_DETECTION", "").strip().lower() != "rules" and find_spec("rdkit") is not None
+
+
+def molecule_in_rdkit() -> Callable[[str], bool]:
+    from rdkit import Chem, rdBase  # type: ignore[import-not-found, unused-ignore]
+
+    rdBase.DisableLog("rdApp.*")
+    return lambda text: sum(c.isascii() and c.isalpha() for c in text) >= 5 and Chem.MolFromSmiles(text) is not None
 
 
 def looks_like_smiles(text: str) -> bool:
