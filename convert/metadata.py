@@ -17,6 +17,7 @@ _SAMPLING = (
     ("min_p", "min_p", float),
     ("repetition_penalty", "penalty_repeat", float),
 )
+_MOST = 2**31
 
 
 def general(checkpoint: Checkpoint, kind: str, architecture: str) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def sampling(checkpoint: Checkpoint) -> dict[str, Any]:
         value = settings.get(source)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
             raise BrokenCheckpoint(f"generation_config.json: {source} is {value!r}; a number was expected.")
         fields[f"general.sampling.{key}"] = Typed(INT32, int(value)) if convert is int else float(value)
     return fields

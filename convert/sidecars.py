@@ -9,6 +9,7 @@ from typing import Any
 
 from convert import metadata, science_vocab
 from convert.added_tokens import AddedToken, read_added_tokens
+from convert.architectures.interns1_vision import video_fields
 from convert.checkpoint import Checkpoint
 from convert.errors import BrokenCheckpoint
 from convert.source import open_source
@@ -22,21 +23,45 @@ _IMAGE_TOKENS = {"context": "<IMG_CONTEXT>", "start": "<img>", "end": "</img>"}
 class SidecarFolder(Checkpoint):
     """A checkpoint's folder of which only the small files are there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """A file of more than `max_bytes` is not read."""
         self._source = open_source(folder)
+        self._max_bytes = max_bytes
         self.folder = Path()  # messages name the file alone: it may lie where nobody put it
         self.config = {}
         self.tensors = {}
         self.used = set()
 
     def json(self, name: str, *, required: bool = False) -> Any:
-        content = super().json(name, required=required)
+        try:
+            content = super().json(name, required=required)
+        except RecursionError:
+            raise BrokenCheckpoint(f"{name} is nested too deeply.") from None
         if not isinstance(content, dict):
             raise BrokenCheckpoint(f"{name} is not a JSON object.")
         return content
 
+    def raw(self, name: str) -> bytes | None:
+        size = self._source.size(name) or 0
+        if size > self._max_bytes:
+            raise BrokenCheckpoint(f"{name} has {size} bytes; at most {self._max_bytes} are read.")
+        return super().raw(name)
 
-def sidecar_fields(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+
+def vision_fields(folder: Path, max_bytes: int) -> dict[str, Any]:
+    """What the processors' files in `folder` say about tiles and films, as keys of a vision file.
+
+    Raises:
+        BrokenCheckpoint: a file is damaged.
+    """
+    with SidecarFolder(folder, max_bytes) as sidecars:
+        processor = sidecars.json("preprocessor_config.json")
+        counts = {key: processor.get(key) for key in ("min_patches", "max_patches")}
+        tiles = {f"interns1.vision.{key}": count for key, count in counts.items() if count is not None}
+        return {**tiles, **video_fields(sidecars)}
+
+
+def sidecar_fields(folder: Path, model: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     """The keys that the files of `folder` add to a GGUF file with the fields `model`.
 
     Nothing is added to a file of our own converter, which is whole.
@@ -46,7 +71,7 @@ def sidecar_fields(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "interns1.tokenizer.added_tokens" in model or "interns1.tokenizer.domains" in model:
         return {}
-    with SidecarFolder(folder) as sidecars:
+    with SidecarFolder(folder, max_bytes) as sidecars:
         fields = {**metadata.sampling(sidecars), **metadata.chat_template(sidecars)}
         if model.get("tokenizer.ggml.model") == "gpt2":
             fields |= _tokenizer_fields(sidecars, model)

@@ -170,6 +170,7 @@ def test_every_module_says_what_it_owns() -> None:
         ("interns1_local", {"torch", "llama_cpp", "numpy", "transformers"}),
         ("interns1_local.commands", {"torch", "llama_cpp", "numpy", "transformers", "starlette", "prompt_toolkit"}),
         ("interns1_local.server.app", {"torch", "llama_cpp", "transformers"}),
+        ("interns1_local.api", {"torch", "llama_cpp", "transformers", "uvicorn", "click"}),
         ("convert.hf_to_gguf", {"torch", "llama_cpp", "transformers"}),
     ],
 )

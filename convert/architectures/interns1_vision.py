@@ -125,11 +125,11 @@ def _fields(checkpoint: Checkpoint, config: Mapping[str, Any], scale: int, text_
         "interns1.vision.min_patches": low,
         "interns1.vision.max_patches": high,
         "interns1.vision.use_thumbnail": True,
-        **_video_fields(checkpoint),
+        **video_fields(checkpoint),
     }
 
 
-def _video_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+def video_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the checkpoint's processors settle about films: how many frames, and what stands before each."""
     settings = checkpoint.json("video_preprocessor_config.json")
     frames, rate = settings.get("num_frames"), settings.get("fps")

@@ -72,7 +72,7 @@ def attach(
     `pictures_before` are those that the conversation holds already: they share in `max_total_patches`.
     """
     vision = _vision(facts)
-    films = [path for path in paths if path.is_dir() or path.suffix.lower().lstrip(".") in _FILMS]
+    films = [path for path in paths if _is_film(path)]
     pictures = [path for path in paths if path not in films]
     images, notes = [], []
     for path in pictures:
@@ -87,6 +87,18 @@ def attach(
         videos.append([_as_png(frame) for frame in frames])
         notes.append(f"{path.name}: {len(frames)} frames, {len(frames) * vision.tokens_per_tile} tokens")
     return Attachments(images, videos, notes)
+
+
+def _is_film(path: Path) -> bool:
+    """By its name, or by its content; a folder holds frames."""
+    if path.is_dir() or path.suffix.lower().lstrip(".") in _FILMS:
+        return True
+    if not path.is_file():
+        return False
+    from interns1_local.media.video import is_video
+
+    with path.open("rb") as file:
+        return is_video(file.read(1024))
 
 
 def read_picture(path: Path) -> bytes:

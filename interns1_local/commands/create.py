@@ -99,9 +99,8 @@ def _checkpoint_files(folder: Path) -> dict[str, Path]:
     """What the server needs of a checkpoint's folder; of several weight formats, safetensors."""
     safetensors = sorted(folder.glob("*.safetensors"))
     if safetensors:
-        beside = [
-            path for pattern in ("*.json", "*.jinja", "*.model", "*.txt") for path in sorted(folder.glob(pattern))
-        ]
+        patterns = ("*.json", "*.jinja", "*.model", "*.txt", "processing_interns1.py")
+        beside = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
         return {path.name: path for path in [*beside, *safetensors]}
     models = sorted(folder.glob("*.gguf"))
     if not models:

@@ -10,6 +10,7 @@ from typing import Any
 from interns1_local.chat.message import Image, Message, Video
 from interns1_local.errors import MediaError, Unsupported
 from interns1_local.generation.prompt import Parts
+from interns1_local.media.frame_cache import FrameCache
 from interns1_local.media.image import limited, load_image, tile_image
 from interns1_local.media.video import Film, FrameChoice, Frames, frame_texts, stretch_frames
 from interns1_local.runners.model_spec import ModelFacts, VisionFacts
@@ -19,6 +20,8 @@ MAX_TILES = 512
 _NO_IMAGES = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
 # Films have threads of their own, so that the pictures of others do not wait for them.
 _FILMS = ThreadPoolExecutor(2, thread_name_prefix="film")
+# A conversation about a film brings it along every time.
+_RECENT = FrameCache(128 * 2**20)
 
 
 async def media_parts(messages: Sequence[Message], facts: ModelFacts, options: Mapping[str, Any]) -> dict[int, Parts]:
@@ -80,7 +83,7 @@ async def _frames(video: Video, choice: FrameChoice, size: int) -> Frames:
         return await loop.run_in_executor(_FILMS, stretch_frames, video.frames, choice, size)
     film = Film(video.data, choice, size)
     try:
-        return await loop.run_in_executor(_FILMS, film.frames)
+        return await loop.run_in_executor(_FILMS, _RECENT.frames, film)
     finally:
         # The client may have left.
         film.stop()

@@ -6,6 +6,7 @@ film holds no memory here but the frames that were chosen.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -168,6 +169,12 @@ class Film:
                 finally:
                     timer.cancel()
                     self.stop()
+
+    def digest(self) -> bytes:
+        """The same for the same frames of the same file."""
+        content = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
+        wish = repr((self._choice, self._size)).encode()
+        return hashlib.sha256(hashlib.sha256(content).digest() + wish).digest()
 
     def stop(self) -> None:
         with self._lock:

@@ -163,7 +163,10 @@ def fit_context(options: LoadOptions, facts: ModelFacts) -> LoadOptions:
 def read_model_facts(model_path: Path, mmproj_path: Path | None = None, sidecar_path: Path | None = None) -> ModelFacts:
     """Read the metadata of the files. Kept in memory by path, size and time, as servers ask often."""
     paths = (model_path, mmproj_path, sidecar_path)
-    return _read_facts(*paths, tuple(_stamp(path) for path in paths))
+    try:
+        return _read_facts(*paths, tuple(_stamp(path) for path in paths))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise LoadError(f"the metadata of {model_path} cannot be understood: {error}") from error
 
 
 @lru_cache(maxsize=64)

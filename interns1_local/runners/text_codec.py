@@ -57,7 +57,8 @@ class TextCodec:
             detection=detection,
         )
         special = {token.id for token in added if token.special}
-        special |= {i for i, kind in enumerate(types) if kind == CONTROL}
+        # The stock converter types every <|token|> as control; the checkpoint's own list knows better.
+        special |= {i for i, kind in enumerate(types) if kind == CONTROL} - {token.id for token in added}
         texts = set(VISIBLE)
         visible = {i for i in special if i < len(tokens) and tokens[i] in texts}
         visible |= {token.id for token in added if token.content in texts}

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from interns1_local.errors import InternS1Error
+from interns1_local.errors import ContextOverflow, InternS1Error
 
 _log = logging.getLogger("interns1_local.server")
 _ANTHROPIC_TYPES = {
@@ -48,7 +48,9 @@ def ollama_error(error: InternS1Error) -> dict[str, Any]:
 
 def openai_error(error: InternS1Error) -> dict[str, Any]:
     kind = _OPENAI_TYPES.get(error.status, "api_error")
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": None}}
+    # The code that clients of OpenAI look for to shorten their prompt.
+    code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
 
 
 def anthropic_error(error: InternS1Error) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from interns1_local.store.name import ModelName
 from interns1_local.store.sidecars import (
     SIDECAR_ARCHITECTURE,
     missing_science,
-    processor_settings,
     sidecars_in,
     take_sidecars,
+    vision_keys,
     write_sidecar,
 )
 
@@ -149,32 +149,34 @@ def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Pr
         raise BadRequest(nothing if plan.folder else "no files provided to convert")
     if sidecars:
         report({"status": f"found {', '.join(sorted(sidecars))}"})
-    processor = processor_settings(sidecars)
-    layers = []
-    for path in paths:
-        report({"status": "parsing GGUF"})
-        layers.append(_add_gguf(store, path, plan.quantize, workspace, report, processor))
+    kinds = {path: _media_type(_read(path)) for path in paths}
     models, projectors, stored = (
-        sum(layer.media_type == kind for layer in layers) for kind in (media.MODEL, media.PROJECTOR, media.SIDECAR)
+        [path for path in paths if kinds[path] == kind] for kind in (media.MODEL, media.PROJECTOR, media.SIDECAR)
     )
-    if models != 1 or projectors > 1 or stored > 1:
-        given = f"given were {models} model files and {projectors} projectors"
+    if len(models) != 1 or len(projectors) > 1 or len(stored) > 1:
+        given = f"given were {len(models)} model files and {len(projectors)} projectors"
         raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
-    layers.sort(key=lambda layer: layer.media_type != media.MODEL)
-    return layers if stored else layers + _sidecar_layers(store, layers[0], sidecars, workspace, report)
+    beside = workspace / "sidecars"
+    beside.mkdir()
+    _link_files(sidecars, beside)
+    keys, known, layers = vision_keys(beside), set(store.blobs.digests()), list[Layer]()
+    try:
+        # The model last: it is the one that takes long, and nothing is wrong with the others then.
+        layers += [] if stored else _sidecar_layers(store, models[0], beside, workspace, report)
+        for path in (*stored, *projectors, *models):
+            report({"status": "parsing GGUF"})
+            layers.append(_add_gguf(store, path, plan.quantize, workspace, report, keys))
+    except BaseException:
+        store.discard({layer.digest for layer in layers} - known)
+        raise
+    return layers[::-1]
 
 
-def _sidecar_layers(
-    store: ModelStore, model: Layer, sidecars: Mapping[str, Path], workspace: Path, report: Progress
-) -> list[Layer]:
+def _sidecar_layers(store: ModelStore, model: Path, folder: Path, workspace: Path, report: Progress) -> list[Layer]:
     """What the files beside the model add to it, if they do; and a word about what is still missing."""
-    path, folder, output = store.blobs.path(model.digest), workspace / "sidecars", workspace / "sidecar.gguf"
-    if sidecars:
-        _link_files(sidecars, folder)
-        if write_sidecar(folder, path, output):
-            report({"status": "adding the vocabularies and settings of the files beside the model"})
-    fields = dict(_read(path, arrays=True).fields)
-    if output.is_file():
+    output, fields = workspace / "sidecar.gguf", dict(_read(model, arrays=True).fields)
+    if write_sidecar(folder, model, output):
+        report({"status": "adding the vocabularies and settings of the files beside the model"})
         fields |= _read(output, arrays=True).fields
     lost = missing_science(fields)
     if lost is not None:
@@ -196,21 +198,20 @@ def _add_gguf(
     quantize: str | None,
     workspace: Path,
     report: Progress,
-    processor: Mapping[str, Any],
+    keys: Mapping[str, Any],
 ) -> Layer:
     """One GGUF file as a layer, quantized first when asked."""
     metadata = _read(path)
     if int(metadata.fields.get("split.count", 1)) > 1:
         raise Unsupported(f"{path.name} is one part of a split model; merge the parts first (llama-gguf-split --merge)")
-    if metadata.architecture == "clip" or metadata.fields.get("general.type") == "mmproj":
+    kind = _media_type(metadata)
+    if kind == media.PROJECTOR:
         if not needs_repair(metadata):
             return _blob_layer(store, path, media.PROJECTOR)
         report({"status": _REPAIRING})
-        return repaired_layer(store, path, workspace, processor)
-    if metadata.architecture == SIDECAR_ARCHITECTURE:
-        return _blob_layer(store, path, media.SIDECAR)
-    if not quantize:
-        return _blob_layer(store, path, media.MODEL)
+        return repaired_layer(store, path, workspace, keys)
+    if kind == media.SIDECAR or not quantize:
+        return _blob_layer(store, path, kind)
     before = _file_type(metadata.fields)
     if before not in _UNQUANTIZED:
         raise InternS1Error("quantization is only supported for F16, BF16 and F32 models")
@@ -222,6 +223,12 @@ def _add_gguf(
     with _foreign_errors():
         requantize(path, output, quantize.upper(), progress=_reporter(report, status))
     return _adopt(store, output, media.MODEL)
+
+
+def _media_type(metadata: Any) -> str:
+    if metadata.architecture == "clip" or metadata.fields.get("general.type") == "mmproj":
+        return media.PROJECTOR
+    return media.SIDECAR if metadata.architecture == SIDECAR_ARCHITECTURE else media.MODEL
 
 
 def _convert(

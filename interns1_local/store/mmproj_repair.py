@@ -46,13 +46,13 @@ def needs_repair(metadata: GGUFMetadata) -> bool:
 
 
 def reorder(
-    source: Path, output: Path, order: Order, digest: str | None = None, processor: Mapping[str, Any] | None = None
+    source: Path, output: Path, order: Order, digest: str | None = None, keys: Mapping[str, Any] | None = None
 ) -> None:
     """Write the vision file `source` again with its position rows in `order`, and marked so.
 
     Args:
         digest: of `source`, kept in the metadata.
-        processor: the content of preprocessor_config.json, where it is known: it bounds the number of tiles.
+        keys: what the checkpoint's processors say about tiles and films, where it is known; the file's own go first.
     """
     from quant.errors import QuantError
     from quant.gguf_file import read_metadata
@@ -67,7 +67,7 @@ def reorder(
         row = _row_bytes(metadata, table)
         cut = row if order == "cls_last" else table.n_bytes - row
         ranges = ((0, table.n_bytes),) if before == order else ((cut, table.n_bytes), (0, cut))
-        fields: dict[str, Any] = {ROLLED_KEY: order == "cls_last", **tile_fields(metadata.fields, processor or {})}
+        fields: dict[str, Any] = {ROLLED_KEY: order == "cls_last", **missing_keys(metadata.fields, keys or {})}
         if digest is not None:
             fields[SOURCE_KEY] = digest
         rewrite(source, output, fields, {_POSITIONS: ranges})
@@ -75,7 +75,7 @@ def reorder(
         raise BadRequest(str(error)) from error
 
 
-def repaired_layer(store: ModelStore, path: Path, workspace: Path, processor: Mapping[str, Any] | None = None) -> Layer:
+def repaired_layer(store: ModelStore, path: Path, workspace: Path, keys: Mapping[str, Any] | None = None) -> Layer:
     """The repaired copy of a vision file as a layer, which names the original's digest."""
     if path.parent == store.blobs.folder:
         digest = path.name.replace("-", ":", 1)
@@ -83,18 +83,19 @@ def repaired_layer(store: ModelStore, path: Path, workspace: Path, processor: Ma
         with path.open("rb") as file:
             digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     copy = workspace / "repaired.gguf"
-    reorder(path, copy, "cls_last", digest, processor)
+    reorder(path, copy, "cls_last", digest, keys)
     stored, size = store.blobs.adopt(copy)
     return Layer(PROJECTOR, stored, size, {"annotations": {ANNOTATION: digest}})
 
 
-def tile_fields(fields: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys about tiles that the file lacks: from the processor's settings, the file's own, or the family's."""
-    low = _count(processor, "min_patches", fields.get("clip.vision.preproc_min_tiles", 1))
-    high = _count(processor, "max_patches", fields.get("clip.vision.preproc_max_tiles", 12))
+def missing_keys(fields: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `keys` those that the file lacks, and the bounds of tiles: from `keys`, the file's own, or the family's."""
+    low = _count(keys, "min_patches", fields.get("clip.vision.preproc_min_tiles", 1))
+    high = _count(keys, "max_patches", fields.get("clip.vision.preproc_max_tiles", 12))
     if low > high:
         raise BadRequest(f"preprocessor_config.json asks for {low} to {high} tiles; the first may not be the larger")
     wanted: dict[str, Any] = {
+        **keys,
         "interns1.vision.min_patches": low,
         "interns1.vision.max_patches": high,
         "interns1.vision.use_thumbnail": True,
@@ -104,9 +105,8 @@ def tile_fields(fields: Mapping[str, Any], processor: Mapping[str, Any]) -> dict
     return {key: value for key, value in wanted.items() if key not in fields}
 
 
-def _count(processor: Mapping[str, Any], key: str, default: Any) -> int:
-    value = processor.get(key)
-    value = default if value is None else value
+def _count(keys: Mapping[str, Any], key: str, default: Any) -> int:
+    value = keys.get(f"interns1.vision.{key}", default)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_PATCHES:
         raise BadRequest(f"{key} of the picture processor is {value!r}; a count from 1 to {_MAX_PATCHES} was expected")
     return value

@@ -6,18 +6,18 @@ would have written into the model file. Readers lay these keys over the model's.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from interns1_local.errors import BadRequest
 
 VOCABULARIES = ("tokenizer_SMILES.model", "tokenizer_IUPAC.model", "tokenizer_FASTA.model")
-PROCESSOR = "preprocessor_config.json"
 SIDECARS = (
     *VOCABULARIES, "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-    "chat_template.json", PROCESSOR, "video_preprocessor_config.json", "generation_config.json",
+    "chat_template.json", "preprocessor_config.json", "video_preprocessor_config.json", "processing_interns1.py",
+    "generation_config.json",
 )  # fmt: skip
 MAX_SIDECAR = 32 << 20
 
@@ -36,7 +36,7 @@ def missing_science(fields: Mapping[str, Any]) -> str | None:
     tokens = fields.get("tokenizer.ggml.tokens")
     if fields.get("interns1.tokenizer.domains") or not isinstance(tokens, Sequence):
         return None
-    known = set(tokens)
+    known = {token for token in tokens if isinstance(token, str)}
     if not all(tag in known for tag in _OPENING_TAGS):
         return None
     return (
@@ -73,17 +73,16 @@ def take_sidecars(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[Path
     return sidecars, others
 
 
-def processor_settings(files: Mapping[str, Path]) -> dict[str, Any]:
-    """The content of preprocessor_config.json; empty when there is none."""
-    if PROCESSOR not in files:
-        return {}
-    try:
-        settings = json.loads(files[PROCESSOR].read_bytes())
-    except ValueError as error:
-        raise BadRequest(f"{PROCESSOR} is not valid JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise BadRequest(f"{PROCESSOR} is not a JSON object")
-    return settings
+def vision_keys(folder: Path) -> dict[str, Any]:
+    """What the files in `folder` say about tiles and films, as keys of a vision file.
+
+    Raises:
+        BadRequest: a file is damaged.
+    """
+    from convert.sidecars import vision_fields
+
+    with _understood():
+        return vision_fields(folder, MAX_SIDECAR)
 
 
 def write_sidecar(folder: Path, model: Path, output: Path) -> bool:
@@ -92,21 +91,28 @@ def write_sidecar(folder: Path, model: Path, output: Path) -> bool:
     Raises:
         BadRequest: a file is damaged, or does not belong to the model.
     """
-    from convert.errors import ConvertError
     from convert.sidecars import sidecar_fields
-    from quant.errors import QuantError
     from quant.gguf_file import read_metadata
     from quant.gguf_output import create
 
-    try:
-        fields = sidecar_fields(folder, read_metadata(model).fields)
+    with _understood():
+        fields = sidecar_fields(folder, read_metadata(model).fields, MAX_SIDECAR)
         if not fields:
             return False
         about = {"general.architecture": SIDECAR_ARCHITECTURE, "general.type": "sidecar"}
         with create(output, {**about, **known_keys(fields)}, []):
             pass
+    return True
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    from convert.errors import ConvertError
+    from quant.errors import QuantError
+
+    try:
+        yield
     except (ConvertError, QuantError) as error:
         raise BadRequest(str(error)) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadRequest(f"the tokenizer's files beside the GGUF cannot be understood: {error!r}") from error
-    return True
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise BadRequest(f"the files beside the GGUF cannot be understood: {error!r}") from error

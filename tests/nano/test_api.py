@@ -94,14 +94,9 @@ def test_formats(model: Interns1) -> None:
     assert Sum.model_validate_json(model.chat("What is 27 + 15?", format=Sum, think=False, **GREEDY).content)
     listed = model.chat("Hi", format={"type": "array", "items": {"enum": [1, 2]}, "maxItems": 3}, think=False, **GREEDY)
     assert isinstance(json.loads(listed.content), list)
-    forced = model.chat("What is 27 + 15?", tools=[_tool()], tool_choice="required", think=False, **GREEDY)
-    assert forced.tool_calls[0].name == "add"
-
-
-def _tool() -> dict[str, Any]:
-    number = {"type": "integer", "minimum": 0, "maximum": 99}
-    parameters = {"type": "object", "properties": {"a": number}, "required": ["a"], "additionalProperties": False}
-    return {"type": "function", "function": {"name": "add", "parameters": parameters}}
+    tools = next(sample.tools for sample in exam("tool_calls", 20) if sample.tools)
+    forced = model.chat("Hello, Paris!", tools=tools, tool_choice="required", think=False, **GREEDY)
+    assert forced.tool_calls[0].name == "get_weather" and forced.finish_reason == "tool_calls"
 
 
 def test_text_and_logprobs(model: Interns1) -> None:

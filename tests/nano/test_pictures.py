@@ -6,16 +6,23 @@ import base64
 import io
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import ollama
 import openai
 import pytest
 from PIL import Image
 
+from interns1_local.config import load_settings
+from interns1_local.engine.llama import Model
+from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.sequence import Tile
 from interns1_local.media.image import TileSpec, count_tokens, load_image, tile_image
 from interns1_local.nano.pictures import TILE, Thing, draw_things, png
+from tests.nano.conftest import Converted
 
 GREEDY = {"temperature": 0, "num_predict": 24}
 
@@ -135,3 +142,36 @@ def test_openai(
     details = answer.usage.prompt_tokens_details.model_dump()
     expected = tiles if tiles != 3 else count_tokens(picture(7, 400, 301), TileSpec(TILE, 1, 2), 16).tiles
     assert details["image_tiles"] == expected
+
+
+def test_what_is_remembered_is_bounded(nano_gguf: Callable[..., Converted]) -> None:
+    model_path, mmproj_path = nano_gguf("F32", "F32")
+    model = Model(model_path, n_gpu_layers=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, TILE, TILE, 3), dtype=np.uint8)
+    size = 16 * model.n_embd * 4
+    # Room for two: of four tiles taken twice in order none is found again, the last two are.
+    for room, order, computed in (
+        (2 * size, "01230123", 8),
+        (2 * size, "0123323", 4),
+        (0, "0011", 2),
+        (9 * size, "01230123", 4),
+    ):
+        encoder = VisionEncoder(mmproj_path, model, 1, use_gpu=False, cache_bytes=room)
+        tiles = [Tile.of(tile, 16) for tile in pixels]
+        first = {name: encoder.encode(tiles[int(name)]).copy() for name in sorted(set(order))}
+        encoder = _anew(encoder, mmproj_path, model, room)
+        for name in order:
+            assert np.array_equal(encoder.encode(tiles[int(name)]), first[name])
+        assert encoder.n_computed == computed, order
+        encoder.close()
+    model.close()
+
+
+def _anew(encoder: VisionEncoder, path: Path, model: Model, room: int) -> VisionEncoder:
+    encoder.close()
+    return VisionEncoder(path, model, 1, use_gpu=False, cache_bytes=room)
+
+
+def test_the_setting() -> None:
+    assert load_settings({}).image_cache == 256
+    assert load_settings({"INTERNS1_IMAGE_CACHE": "64"}).image_cache == 64

@@ -72,6 +72,8 @@ def test_with_the_small_files(
     assert answers(client, "published") == answers(client, ours)
     mine, theirs = shown(server, "published"), shown(server, ours)
     assert "warnings" not in mine
+    for facts in (mine, theirs):  # the converters' views of what a control token is; the added tokens say it
+        facts["model_info"].pop("tokenizer.ggml.token_type")
     for key in ("capabilities", "template", "model_info"):
         assert mine[key] == theirs[key], key
     assert mine["projector_info"].items() >= theirs["projector_info"].items()

@@ -26,20 +26,31 @@ from tests.tiny_internlm import tiny_internlm2
 
 TEXTS = ["aspirin", "The sky is blue.", "CC(=O)O"]
 LONG = "x " * 4000
+MODELS = ("chat", "embedding", "framed", "rank", "reward", "damaged")
+END = 7
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}]
 WORSE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No."}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints and files: a dense model, the same that pools by mean, and a reward model."""
+    """Checkpoints and files: a dense model, the same that pools by mean, and a reward model, whole and damaged."""
     folder = tmp_path_factory.mktemp("pooling")
     dense = tiny_qwen3(folder / "dense", moe=False)
     convert(dense, folder / "chat.gguf", type="F32", jobs=1)
     plan = plan_requantize(folder / "chat.gguf", COPY)
     plan.fields["qwen3.pooling_type"] = 1
     write(plan, folder / "embedding.gguf", jobs=1)
-    convert(tiny_internlm2(folder / "reward", reward=True), folder / "reward.gguf", type="F32", jobs=1)
+    # As Qwen3-Embedding: every text ends in a token of its own.
+    plan.fields.update({"tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.eos_token_id": END})
+    write(plan, folder / "framed.gguf", jobs=1)
+    plan.fields["qwen3.pooling_type"] = 4
+    write(plan, folder / "rank.gguf", jobs=1)
+    reward = tiny_internlm2(folder / "reward", reward=True, max_position_embeddings=4096)
+    convert(reward, folder / "reward.gguf", type="F32", jobs=1)
+    plan = plan_requantize(folder / "reward.gguf", COPY)
+    plan.fields["interns1.reward.v_head"] = [0.5] * 7
+    write(plan, folder / "damaged.gguf", jobs=1)
     return folder
 
 
@@ -49,7 +60,7 @@ def server(folder: Path) -> Iterator[str]:
     environ = {f"INTERNS1_{name}": value for name, value in environ.items()}
     with own_server(environ) as client:
         with ollama.Client(client.base_url) as made:
-            for name in ("chat", "embedding", "reward"):
+            for name in MODELS:
                 made.create(model=name, files={"m.gguf": made.create_blob(folder / f"{name}.gguf")})
         yield client.base_url
 
@@ -66,7 +77,6 @@ def means(server: str, folder: Path, texts: list[str]) -> np.ndarray:
     rows = []
     for text in texts:
         ids = post(server, "/api/tokenize", model="embedding", content=text)["tokens"]
-        ids = [token["id"] if isinstance(token, dict) else token for token in ids]
         with torch.no_grad():
             rows.append(model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0).numpy())
     vectors = np.stack(rows)
@@ -117,6 +127,12 @@ def test_clients_agree_with_the_reference(server: str, folder: Path) -> None:
         ("/v1/embeddings", {"model": "embedding", "input": []}, 400, "invalid input"),
         ("/v1/embeddings", {"model": "embedding", "input": "x", "encoding_format": "xml"}, 400, "Supported values"),
         ("/v1/embeddings", {"model": "embedding", "input": [[999999]]}, 400, "999999"),
+        ("/v1/embeddings", {"model": "embedding", "input": [2**40]}, 400, "invalid input"),
+        ("/v1/embeddings", {"model": "embedding", "input": [True]}, 400, "invalid input"),
+        ("/api/embed", {"model": "rank", "input": "x"}, 400, "the file's pooling_type is 4"),
+        ("/v1/rerank", {"model": "rank", "query": "x", "documents": ["y"]}, 400, "Rerank with an embedding model"),
+        ("/api/score", {"model": "damaged", "messages": CHAT}, 500, "the file's v_head has"),
+        ("/api/score", {"model": "reward", "messages": [{"role": "user", "content": LONG}]}, 400, "option num_ctx"),
         ("/api/chat", {"model": "embedding", "messages": CHAT}, 400, '"embedding" does not support chat'),
         ("/api/chat", {"model": "reward", "messages": CHAT}, 400, '"reward" does not support chat'),
         ("/api/score", {"model": "chat", "messages": CHAT}, 400, "it is not a reward model"),
@@ -137,6 +153,29 @@ def test_long_inputs_are_cut(server: str) -> None:
     assert post(server, "/api/embed", model="embedding", input=LONG)["prompt_eval_count"] <= 256
 
 
+def test_texts_end_as_their_vocabulary_says(server: str) -> None:
+    """In a text that is cut, too. Token ids are taken as they come."""
+    ids = post(server, "/api/tokenize", model="framed", content=LONG)["tokens"]
+    assert len(ids) > 300
+    by_ids = post(server, "/v1/embeddings", model="framed", input=[[*ids[:255], END], [*ids[:3], END], ids[:3]])
+    expected = np.array([item["embedding"] for item in by_ids["data"]])
+    short = post(server, "/api/detokenize", model="framed", tokens=ids[:3])["content"]
+    found = post(server, "/api/embed", model="framed", input=[LONG, short])
+    assert np.allclose(found["embeddings"], expected[:2], atol=1e-4)
+    assert not np.allclose(found["embeddings"][1], expected[2], atol=1e-2)
+    assert found["prompt_eval_count"] == 256 + 4
+
+
+def test_a_list_of_many_texts(server: str) -> None:
+    """More than are computed at once: the vectors are those of the texts alone, the tokens are counted together."""
+    texts = [f"text number {n}" for n in range(70)]
+    together = post(server, "/api/embed", model="embedding", input=texts)
+    alone = [post(server, "/api/embed", model="embedding", input=text) for text in texts[::10]]
+    assert np.allclose(together["embeddings"][::10], [one["embeddings"][0] for one in alone], atol=1e-3)
+    counts = [len(post(server, "/api/tokenize", model="embedding", content=text)["tokens"]) for text in texts]
+    assert len(together["embeddings"]) == 70 and together["prompt_eval_count"] == sum(counts)
+
+
 def test_scores(server: str, folder: Path) -> None:
     """The reference's score of the reference's own tokens."""
     reference = Reference(folder / "reward")
@@ -151,6 +190,14 @@ def test_scores(server: str, folder: Path) -> None:
     with Interns1(folder / "reward.gguf", options={"num_ctx": 256, "kv_cache_type": "f32"}) as model:
         assert model.score(CHAT) == pytest.approx(expected[0], abs=1e-3)
         assert model.score([CHAT, WORSE]) == pytest.approx(expected, abs=1e-3)
+    long = [*CHAT, *({"role": role, "content": "word " * 300} for role in ("user", "assistant"))]
+    text = reference.render(long, add_generation_prompt=False) or ""
+    ids = [*reference.encode(text), reference.reward_token]
+    assert len(ids) > 1000
+    with Interns1(folder / "reward.gguf", options={"num_ctx": 4096, "kv_cache_type": "f32"}) as model:
+        scores = model.score([long, *[CHAT] * 40])
+        assert scores[0] == pytest.approx(reference.state_and_score(ids)[1], abs=1e-3)
+        assert scores[1:] == pytest.approx([expected[0]] * 40, abs=1e-3)
     with Interns1(folder / "embedding.gguf", options={"num_ctx": 256}) as model:
         with pytest.raises(BadRequest, match="not a reward model"):
             model.score(CHAT)

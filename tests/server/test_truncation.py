@@ -69,6 +69,8 @@ def test_doors(client: TestClient, backend: FakeBackend, path: str, extra: dict[
     assert response.status_code == (400 if refused else 200)
     if refused:
         assert "exceeds the available context size (2048 tokens)" in response.text and "num_ctx" in response.text
+        if path in ("/v1/chat/completions", "/v1/responses"):
+            assert response.json()["error"]["code"] == "context_length_exceeded"
     elif "responses" not in path:
         assert response.json()["truncated"] is True
 

@@ -14,7 +14,7 @@ import pytest
 from interns1_local.errors import BadRequest
 from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.manifest import PROJECTOR, Layer, Manifest
-from interns1_local.store.mmproj_repair import ANNOTATION, SOURCE_KEY, needs_repair, reorder, tile_fields
+from interns1_local.store.mmproj_repair import ANNOTATION, SOURCE_KEY, missing_keys, needs_repair, reorder
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
 from quant.gguf_file import read_metadata
@@ -130,8 +130,8 @@ def test_there_and_back(ours: tuple[Path, Path], stock: tuple[Path, Path], tmp_p
 
 
 @pytest.mark.parametrize(
-    "processor", [{"min_patches": 0}, {"max_patches": "12"}, {"min_patches": 9, "max_patches": 3}, {"max_patches": 1e9}]
+    "counts", [{"min_patches": 0}, {"max_patches": "12"}, {"min_patches": 9, "max_patches": 3}, {"max_patches": 1e9}]
 )
-def test_settings_that_make_no_sense(processor: dict[str, Any]) -> None:
+def test_settings_that_make_no_sense(counts: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        tile_fields({}, processor)
+        missing_keys({}, {f"interns1.vision.{key}": count for key, count in counts.items()})

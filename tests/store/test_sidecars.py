@@ -15,9 +15,9 @@ import pytest
 from convert.hf_to_gguf import convert
 from interns1_local.config import Settings
 from interns1_local.engine.sampling import SamplingParams
-from interns1_local.errors import BadRequest, LoadError
+from interns1_local.errors import BadRequest, InternS1Error, LoadError
 from interns1_local.generation import abilities
-from interns1_local.runners.model_spec import LoadOptions, ModelSpec, read_model_facts
+from interns1_local.runners.model_spec import LoadOptions, ModelFacts, ModelSpec, read_model_facts
 from interns1_local.runners.protocol import GenerateRequest
 from interns1_local.runners.runner import Runner
 from interns1_local.runners.text_codec import TextCodec
@@ -39,12 +39,16 @@ TEXTS = (
     "<IUPAC>ethanol</IUPAC>",
     "C1=CC=C(C=C1)C=O and <FASTA>MKV</FASTA>",
     "<img>",
+    "a<|fim_prefix|>b<tool_call></tool_call>",
 )
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_interns1(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    folder = tiny_interns1(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    (folder / "video_preprocessor_config.json").write_text(json.dumps({"num_frames": 24}))
+    (folder / "processing_interns1.py").write_text('text = f"Frame-{i + 1}: {image}"')
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +102,30 @@ def test_all_that_our_converter_knows(
     for name in ("chat_template", "sampling_defaults", "vision", "capabilities", "warnings", "eos_token"):
         assert getattr(facts, name) == getattr(expected, name), name
     for key, value in expected.metadata.items():
+        if key == "tokenizer.ggml.token_type":
+            continue  # the converters' views of what a control token is; the added tokens say it
         assert np.array_equal(facts.metadata[key], value), key
+    assert facts.vision is not None and (facts.vision.num_frames, facts.vision.frame_prefix) == (24, "Frame-{i}: ")
     assert model.sidecar_path is not None
     assert len(model.manifest.of_type(SIDECAR)) == 1
+
+
+@pytest.mark.parametrize("fillers", [False, True])
+def test_every_token_and_every_mark(store: ModelStore, published: Path, ours: tuple[Path, Path], fillers: bool) -> None:
+    """Also of a converter that gives the pieces names, or takes other tokens for control tokens."""
+    stock_model(ours[0], published / "model.gguf", fillers=fillers)
+    model, _ = made(store, of_folder(published))
+    mine, theirs = codec(abilities(model).facts), codec(read_model_facts(*ours))
+    assert [mine.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
+    for hidden in (False, True):
+        assert [mine.token_bytes(id, hidden) for id in range(600)] == [
+            theirs.token_bytes(id, hidden) for id in range(600)
+        ]
+    assert mine.mark_ids == theirs.mark_ids
+
+
+def codec(facts: ModelFacts) -> TextCodec:
+    return TextCodec(facts.metadata, lambda text, special=False: [3] * len(text))
 
 
 def answers(spec: ModelSpec) -> list[Any]:
@@ -174,8 +199,7 @@ def test_a_few_of_the_files(store: ModelStore, published: Path, ours: tuple[Path
     names = ("model.gguf", *sidecars.VOCABULARIES)
     model, _ = made(store, ModelPlan(files={name: published / name for name in names}))
     facts, expected = abilities(model).facts, read_model_facts(*ours)
-    spell = lambda text, special=False: [3] * len(text)  # noqa: E731
-    mine, theirs = TextCodec(facts.metadata, spell), TextCodec(expected.metadata, spell)
+    mine, theirs = codec(facts), codec(expected)
     assert [mine.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
     assert facts.chat_template is None and not facts.sampling_defaults
     template, _ = made(store, ModelPlan(files={n: published / n for n in ("model.gguf", "chat_template.jinja")}))
@@ -209,8 +233,15 @@ def moved(tokens: dict[str, int]) -> dict[str, int]:
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"5": 7}}', "cannot be understood"),
         ("tokenizer_config.json", b"{", "not valid JSON"),
         ("generation_config.json", b'{"temperature": "hot"}', "a number was expected"),
+        ("generation_config.json", b'{"temperature": NaN}', "a number was expected"),
+        ("generation_config.json", b'{"top_k": 1e999}', "a number was expected"),
+        ("generation_config.json", b'{"top_k": %s}' % (b"9" * 400), "a number was expected"),
+        ("generation_config.json", b"[" * 200_000, "nested too deeply"),
+        ("preprocessor_config.json", b'{"a": ' * 200_000, "nested too deeply"),
+        ("video_preprocessor_config.json", b"7", "not a JSON object"),
+        ("processing_interns1.py", b"\xff", "not UTF-8"),
         ("preprocessor_config.json", b'{"max_patches": -1}', "a count from 1"),
-        ("preprocessor_config.json", b"\xff", "not valid JSON"),
+        ("preprocessor_config.json", b"{]", "not valid JSON"),
         ("chat_template.jinja", b"\xff\xfe", "not UTF-8"),
         ("chat_template.jinja", b"x" * (sidecars.MAX_SIDECAR + 1), "at most"),
     ],
@@ -227,7 +258,39 @@ def test_files_that_are_damaged_or_of_another_model(
     with pytest.raises(BadRequest, match=message):
         made(store, of_folder(published))
     assert store.names() == []
-    assert not any("partial" in path.name for path in store.root.rglob("*"))
+    assert [path for path in store.root.rglob("*") if path.is_file() and not path.name.endswith(".lock")] == []
+
+
+def test_a_model_file_that_cannot_be_taken(store: ModelStore, published: Path) -> None:
+    """The other files are whole and were stored first; what was there before stays."""
+    uploaded = store.blobs.path(store.blobs.add_file(published / "mmproj.gguf")[0])
+    before = {path: path.read_bytes() for path in store.blobs.folder.iterdir()}
+    plan = ModelPlan(files={**of_folder(published).files, "mmproj.gguf": uploaded}, quantize="Q3_X")
+    with pytest.raises(InternS1Error, match="quantization type Q3_X"):
+        made(store, plan)
+    assert {path: path.read_bytes() for path in store.blobs.folder.iterdir()} == before
+
+
+def test_no_content_of_a_file_is_more_than_an_error(published: Path, tmp_path: Path) -> None:
+    """Bytes changed, cut and doubled at random: a sidecar, or a message; never anything else."""
+    random = np.random.default_rng(0)
+    whole = {path.name: path.read_bytes() for path in published.iterdir() if path.name in sidecars.SIDECARS}
+    refused = 0
+    for round in range(150):
+        name = sorted(whole)[round % len(whole)]
+        data = bytearray(whole[name])
+        for place in random.integers(0, len(data), random.integers(1, 6)):
+            data[place] = random.integers(256)
+        start, end = sorted(random.integers(0, len(data), 2))
+        data[start:end] = data[start:end] * random.integers(0, 3)
+        (published / name).write_bytes(data)
+        try:
+            sidecars.vision_keys(published)
+            sidecars.write_sidecar(published, published / "model.gguf", tmp_path / f"{round}.gguf")
+        except BadRequest:
+            refused += 1
+        (published / name).write_bytes(whole[name])
+    assert 30 < refused < 150
 
 
 def test_names_never_lead_out(store: ModelStore, published: Path) -> None:

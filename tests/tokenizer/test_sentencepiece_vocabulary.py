@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,12 +21,9 @@ RULES = {
     "<|plugin|>": {"single_word": True},
     "<|action_end|>": {"single_word": True, "lstrip": True},
 }
-PIECES = (
-    *ACTION_TOKENS,
-    *"The quick brown fox|  |\n| |\t|书生·浦语|🤗|é|def add(a, b):|\u2581|<|</s>|<unk>|[UNUSED_TOKEN_1]|<0x41>|im_start|\r\n|ﬁ".split(
-        "|"
-    ),
-)
+WORDS = "The quick brown fox|  |\n| |\t|书生·浦语|🤗|é|def add(a, b):|\u2581|<|</s>|<unk>"
+WORDS += "|[UNUSED_TOKEN_1]|<0x41>|im_start|\r\n|ﬁ"
+PIECES = (*ACTION_TOKENS, *WORDS.split("|"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +64,7 @@ def test_ids_equal_sentencepiece(
 
 
 def test_the_rules_of_added_tokens(sides: Callable[[bool], tuple[TextCodec, SentencePieceTokenizer]]) -> None:
-    codec, reference = sides(False)
+    codec, _ = sides(False)
     ids = {name: codec.encode(name)[0] for name in RULES}
     assert codec.encode("fox<|im_start|> \n fox") == [*codec.encode("fox"), ids["<|im_start|>"], *codec.encode("fox")]
     assert codec.encode("fox  <|im_end|>  fox") == [*codec.encode("fox"), ids["<|im_end|>"], *codec.encode("fox")]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interns1_local.tokenizer.fasta import find_sequences
-from interns1_local.tokenizer.smiles import accepts_by_rules, find_candidates, molecule_test
+from interns1_local.tokenizer.smiles import accepts_by_rules, find_candidates
 
 TWO_LETTERS = re.findall(
     "[A-Z][a-z]",
@@ -215,8 +215,3 @@ def test_the_rules_are_those_of_the_walk(pieces: list[str]) -> None:
 def test_rules(candidate: str, accepted: bool) -> None:
     assert accepts_by_rules(candidate) is accepted
     assert walked(candidate) is accepted
-
-
-def test_without_rdkit_the_rules_decide() -> None:
-    assert molecule_test(use_rdkit=False) is accepts_by_rules
-    assert molecule_test(use_rdkit=True)("CC(=O)OC1=CC=CC=C1C(=O)O")
