@@ -8,8 +8,9 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
 from interns1_local.api.answer import Answer
 from interns1_local.api.arguments import ChatArguments, Options, TextArguments
@@ -19,6 +20,7 @@ from interns1_local.errors import InternS1Error
 from interns1_local.generation import GenerationEvent
 
 T = TypeVar("T")
+Streams: TypeAlias = "weakref.WeakSet[AsyncGenerator[GenerationEvent]]"
 _open: weakref.WeakSet[Interns1] = weakref.WeakSet()
 CLOSED = "this Interns1 is closed; make a new one"
 
@@ -38,11 +40,12 @@ class Interns1:
         self._inner = AsyncInterns1(model, mmproj=mmproj, options=options)
         self._loop = asyncio.new_event_loop()
         self._calls: set[Future[Any]] = set()
+        self._streams: Streams = weakref.WeakSet()
         self._closing = False
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="interns1", daemon=True)
         self._thread.start()
         # For an object that is dropped and not closed. It must not wait: any thread may collect garbage.
-        weakref.finalize(self, _end_soon, self._inner, self._loop).atexit = False
+        weakref.finalize(self, _end_soon, self._inner, self._loop, self._streams).atexit = False
         _open.add(self)
 
     def __enter__(self) -> Interns1:
@@ -57,7 +60,7 @@ class Interns1:
         _open.discard(self)
         for call in list(self._calls):
             call.cancel()
-        _end_soon(self._inner, self._loop)
+        _end_soon(self._inner, self._loop, self._streams)
         self._thread.join()
 
     @overload
@@ -72,6 +75,7 @@ class Interns1:
     def stream(self, messages: Conversation, **arguments: Unpack[ChatArguments]) -> Iterator[GenerationEvent]:
         """The events of one answer as they come. Leaving the loop ends the answer."""
         events = self._inner.stream(messages, **arguments)
+        self._streams.add(events)
         try:
             while (event := self._run(_next(events))) is not None:
                 yield event
@@ -126,15 +130,19 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _end_soon(inner: AsyncInterns1, loop: asyncio.AbstractEventLoop) -> None:
+def _end_soon(inner: AsyncInterns1, loop: asyncio.AbstractEventLoop, streams: Streams) -> None:
     """Have the loop close the model, and then stop."""
     if not loop.is_closed():
-        loop.call_soon_threadsafe(lambda: loop.create_task(_end(inner)))
+        loop.call_soon_threadsafe(lambda: loop.create_task(_end(inner, streams)))
 
 
-async def _end(inner: AsyncInterns1) -> None:
+async def _end(inner: AsyncInterns1, streams: Streams) -> None:
     loop = asyncio.get_running_loop()
     try:
+        for stream in list(streams):
+            # One that is at work was cancelled, and is among the tasks below.
+            with suppress(RuntimeError):
+                await stream.aclose()
         await inner.close()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:

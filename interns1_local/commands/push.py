@@ -10,14 +10,16 @@ import click
 Example:
   interns1 cp nano registry.example.org/lab/nano:v1
   interns1 push registry.example.org/lab/nano:v1
+  interns1 push hf.co/you/nano-GGUF:Q8_0
 """
 )
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
 def command(model: str, insecure: bool) -> None:
-    """Push MODEL to the registry that its name begins with.
+    """Push MODEL to the registry, or to the hf.co, that its name begins with.
 
-    Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD for the server.
+    Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD for the server; for
+    hf.co set HF_TOKEN, or log in with huggingface-cli.
     """
     from interns1_local.commands.own_server import any_server
     from interns1_local.commands.progress import show_statuses

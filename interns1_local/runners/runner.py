@@ -119,11 +119,11 @@ class Runner:
 
     async def tokenize(self, text: str) -> list[dict[str, Any]]:
         """The tokens of `text`: dicts with id, piece, domain, start and end."""
-        return list(await self._ask({"op": "tokenize", "text": text, "stock": False}))
+        return list((await self.describe(text))["tokens"])
 
-    async def stock_ids(self, text: str) -> list[int]:
-        """The ids that llama.cpp alone would make of `text`."""
-        return list(await self._ask({"op": "tokenize", "text": text, "stock": True}))
+    async def describe(self, text: str, stock: bool = False) -> dict[str, Any]:
+        """`content`, the text as the model reads it, and its `tokens`; with `stock`, as llama.cpp alone reads it."""
+        return dict(await self._ask({"op": "tokenize", "text": text, "stock": stock}))
 
     async def count(self, parts: Sequence[str | int]) -> int:
         """Places that a prompt takes in the context; a number stands for a picture of so many tiles."""

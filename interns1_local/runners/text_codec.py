@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -30,6 +30,14 @@ _ADDED_TOKENS = "interns1.tokenizer.added_tokens"
 _IMAGE_TEXTS = {"context": "<IMG_CONTEXT>", "start": "<img>", "end": "</img>"}
 
 Encode = Callable[..., list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A text as a model reads it, and its tokens: id, piece, domain, and start and end in characters of the text."""
+
+    content: str
+    tokens: list[dict[str, Any]]
 
 
 class TextCodec:
@@ -76,20 +84,26 @@ class TextCodec:
             ids += [part] if isinstance(part, ImageSlot) else self._encode_text(part)
         return ids
 
-    def describe(self, text: str) -> list[dict[str, Any]]:
-        """The tokens of a text, for display: id, piece, domain, and start and end in the normalized text."""
-        if self._byte_level:
+    def describe(self, text: str, stock: bool = False) -> Description:
+        """How the model reads a text: the text as it is read, and of each token id, piece, domain and place in it.
+
+        With `stock`, how llama.cpp alone reads it: not normalized, without science vocabularies.
+        """
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if stock:
+            found = [Token(token, self._tokens[token]) for token in self._encode(whole, True)]
+        elif self._byte_level:
+            whole = normalize(text)
             found = self._tokenizer.tokens(text)
         else:
-            found = [Token(token, self._tokens[token]) for token in self._encode_text(text)]
-        # A space to the byte pairs, as many characters.
-        shown = normalize(text).replace("\u2581", " ")
+            found = [Token(token, self._tokens[token]) for token in self._encode_text(whole)]
+        # SentencePiece's sign for a space: to byte pairs it is one, as many characters long.
+        shown = whole if stock else whole.replace("\u2581", " ")
         spans = token_spans(shown, [self.token_bytes(token.id, False) for token in found])
-        return [asdict(replace(token, start=start, end=end)) for token, (start, end) in zip(found, spans, strict=True)]
-
-    def stock_ids(self, text: str) -> list[int]:
-        """The ids that llama.cpp itself would feed: no normalizing, no science vocabularies."""
-        return self._encode(text, True)
+        tokens = [
+            asdict(replace(token, start=start, end=end)) for token, (start, end) in zip(found, spans, strict=True)
+        ]
+        return Description(whole, tokens)
 
     def token_bytes(self, token: int, skip_special: bool = True) -> bytes:
         """What a token adds to the text."""

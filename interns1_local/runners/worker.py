@@ -208,8 +208,9 @@ class Worker:
                 encoded.append(item)
         return encoded
 
-    def _tokenize(self, text: str, stock: bool) -> list[Any]:
-        return list(self._codec.stock_ids(text)) if stock else list(self._codec.describe(text))
+    def _tokenize(self, text: str, stock: bool) -> dict[str, Any]:
+        found = self._codec.describe(text, stock)
+        return {"content": found.content, "tokens": found.tokens}
 
     def _count(self, parts: list[str | int]) -> int:
         """Places in the context of texts and of pictures, of which the tiles are counted."""

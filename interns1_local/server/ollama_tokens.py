@@ -12,25 +12,20 @@ from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_models import model_name
 from interns1_local.server.services import keep_alive_seconds, services_of
 from interns1_local.server.streaming import until_disconnect
-from interns1_local.tokenizer.science import normalize
 
 
 async def tokenize(request: Request) -> Response:
     """`{model, content}` -> `{model, tokens: [id]}`.
 
-    `details` adds each token's piece, domain and characters, and the content as it was normalized; `stock` gives the ids
-    that llama.cpp alone would make of the text.
+    `details` adds each token's piece, domain and place, and the content that the places are in, which is normalized as
+    the model wants it. `stock` tells what llama.cpp alone would make of the text.
     """
     fields = await read_fields(request, "TokenizeRequest")
     text = fields.text("content") or fields.text("text")
-    name = model_name(fields)
-    if fields.flag("stock"):
-        ids = await until_disconnect(request, _ask(request, fields, "stock_ids", text))
-        return GoJSONResponse({"model": name, "tokens": ids})
-    tokens = await until_disconnect(request, _ask(request, fields, "tokenize", text))
-    answer: dict[str, Any] = {"model": name, "tokens": [token["id"] for token in tokens]}
+    found = await until_disconnect(request, _ask(request, fields, "describe", text, bool(fields.flag("stock"))))
+    answer: dict[str, Any] = {"model": model_name(fields), "tokens": [token["id"] for token in found["tokens"]]}
     if fields.flag("details"):
-        answer |= {"content": normalize(text), "details": tokens}
+        answer |= {"content": found["content"], "details": found["tokens"]}
     return GoJSONResponse(answer)
 
 
@@ -45,9 +40,9 @@ async def detokenize(request: Request) -> Response:
     return GoJSONResponse({"model": model_name(fields), "content": text})
 
 
-async def _ask(request: Request, fields: Fields, verb: str, value: Any) -> Any:
+async def _ask(request: Request, fields: Fields, verb: str, *values: Any) -> Any:
     services = services_of(request)
     model = await services.model(model_name(fields))
     keep_alive = keep_alive_seconds(fields.get("keep_alive"))
     async with services.scheduler.acquire(model.name.short, fields.object("options") or {}, keep_alive) as lease:
-        return await getattr(lease.runner, verb)(value)
+        return await getattr(lease.runner, verb)(*values)

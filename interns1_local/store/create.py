@@ -349,6 +349,11 @@ def _read(path: Path, arrays: bool = False) -> Any:
         raise BadRequest(str(error)) from error
 
 
+def file_type_of(path: Path) -> str:
+    """The type that a GGUF file says most of it has, such as Q8_0."""
+    return _file_type(_read(path).fields)
+
+
 def _file_type(fields: Mapping[str, Any]) -> str:
     from quant.recipes import RECIPES
 

@@ -10,6 +10,7 @@ from interns1_local.store.blobs import check_digest
 from interns1_local.store.download import fetch_blob
 from interns1_local.store.hub import is_hub
 from interns1_local.store.hub_pull import pull_from_hub
+from interns1_local.store.hub_push import push_to_hub
 from interns1_local.store.layer_progress import layer_report
 from interns1_local.store.manifest import Layer, Manifest
 from interns1_local.store.model_store import ModelStore
@@ -61,6 +62,10 @@ def push(store: ModelStore, text: str, progress: Progress | None = None, *, inse
     report = progress or (lambda status: None)
     report({"status": "retrieving manifest"})
     model = store.resolve(text)
+    if is_hub(model.name):
+        push_to_hub(model, report)
+        report({"status": "success"})
+        return
     raw = store.raw_manifest(model.name)
     manifest = _checked(raw, model.name)
     with Registry(model.name, scheme=_scheme(text), insecure=insecure) as registry:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from interns1_local import AsyncInterns1, Interns1
-from interns1_local.chat.events import Content
+from interns1_local.chat.events import Content, Reasoning
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error
 from tests.api.conftest import gone
 
@@ -95,12 +95,18 @@ def test_a_stream_that_is_left(tiny_file: Path) -> None:
     with Interns1(tiny_file, options=SMALL) as model:
         before = words(model)
         stream = model.stream("hello", ignore_eos=True, max_tokens=200)
-        assert isinstance(next(stream), Content)
+        assert isinstance(next(stream), Content | Reasoning)
         del stream
         assert words(model) == before
-    stream = model.stream("hello")
+
+
+def test_a_stream_that_is_open_at_the_end(tiny_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Interns1(tiny_file, options=SMALL) as model:
+        stream = model.stream("hello", ignore_eos=True, max_tokens=200)
+        assert isinstance(next(stream), Content | Reasoning)
     with pytest.raises(InternS1Error, match="closed"):
         next(stream)
+    assert "asynchronous generator" not in caplog.text
 
 
 def test_asynchronous_calls_can_be_cancelled(tiny_file: Path) -> None:

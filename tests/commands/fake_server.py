@@ -50,6 +50,7 @@ class FakeServer:
         self.answers: list[list[dict[str, Any]]] = []
         self.statuses: list[dict[str, Any]] = [{"status": "success"}]
         self.tokens: list[dict[str, Any]] = []
+        self.stock_tokens: list[dict[str, Any]] = []
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.endless = False
@@ -161,7 +162,11 @@ class FakeServer:
 
     async def _tokenize(self, request: Request) -> Response:
         body = await self._body(request)
-        return self._missing(body) or JSONResponse({"model": body["model"], "tokens": self.tokens})
+        tokens = self.stock_tokens if body.get("stock") else self.tokens
+        answer = {"model": body["model"], "tokens": [token["id"] for token in tokens]}
+        if body.get("details"):
+            answer |= {"content": body["content"], "details": tokens}
+        return self._missing(body) or JSONResponse(answer)
 
     async def _embed(self, request: Request) -> Response:
         await self._body(request)

@@ -137,20 +137,3 @@ def test_pull_that_fails(fake: FakeServer, invoke: Invoke) -> None:
     result = invoke("pull", "nope")
     assert result.exit_code == 1
     assert result.stderr.endswith("Error: pull model manifest: file does not exist\n")
-
-
-def test_tokenize(fake: FakeServer, invoke: Invoke) -> None:
-    fake.tokens = [
-        {"id": 5, "piece": "of ", "domain": None},
-        {"id": 901, "piece": "CC", "domain": "smiles"},
-    ]
-    output = invoke("tokenize", "nano", "of", "<SMILES>CC</SMILES>").output
-    assert fake.asked("/api/tokenize") == [{"model": "nano", "text": "of <SMILES>CC</SMILES>"}]
-    assert [line.split() for line in output.splitlines() if "901" in line or " 5" in line] == [
-        ["5", "of·"],
-        ["901", "CC", "smiles"],
-    ]
-    assert output.endswith("2 tokens, 1 of them science tokens\n")
-    assert invoke("tokenize", "nano", "--ids", stdin="piped").output == "5 901\n"
-    assert fake.asked("/api/tokenize")[-1]["text"] == "piped"
-    assert json.loads(invoke("tokenize", "nano", "x", "--json").output) == fake.tokens

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from convert.hf_to_gguf import convert
@@ -55,7 +57,7 @@ def codec(nano_gguf: Callable[..., Converted]):
 
 
 def ids(codec: TextCodec, text: str) -> list[int]:
-    return [token["id"] for token in codec.describe(text)]
+    return [token["id"] for token in codec.describe(text).tokens]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,23 @@ def test_decoding_gives_the_text_back(codec: TextCodec, theirs: ReferenceTokeniz
             assert data.decode() == theirs.decode(tokens, skip_special=False) == text
             plain = b"".join(codec.token_bytes(token, True) for token in tokens).decode()
             assert plain == theirs.decode(tokens)
+
+
+def test_the_routes(served: Callable[[str], str], server: str, theirs: ReferenceTokenizer) -> None:
+    text = "e\u0301 CC(=O)OC1=CC=CC=C1C(=O)O <|im_end|>水"
+    with httpx.Client(base_url=server, timeout=120) as client:
+        asked = {"model": served("Q8_0"), "content": text}
+        answer = client.post("/api/tokenize", json=asked).json()
+        assert answer == {"model": asked["model"], "tokens": theirs.encode(text)}
+        detailed = client.post("/api/tokenize", json=asked | {"details": True}).json()
+        plain = client.post("/api/tokenize", json=asked | {"details": True, "stock": True}).json()
+        back = client.post("/api/detokenize", json=asked | {"tokens": answer["tokens"]}).json()
+    assert detailed["content"] == back["content"] == unicodedata.normalize("NFC", text)
+    assert plain["content"] == text and plain["tokens"] != answer["tokens"]
+    assert [token["id"] for token in detailed["details"]] == answer["tokens"]
+    molecule = [token for token in detailed["details"] if token["domain"] == "smiles"]
+    assert "".join(detailed["content"][token["start"] : token["end"]] for token in molecule) == "CC(=O)OC1=CC=CC=C1C(=O)O"
+    assert all(token["domain"] is None for token in plain["details"])
 
 
 # -- the published vectors of Intern-S1, on the part of the real vocabulary that they touch

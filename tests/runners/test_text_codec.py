@@ -31,7 +31,7 @@ def test_a_science_model(tiny_spec: ModelSpec) -> None:
     assert slot == ImageSlot(0)
     assert codec.token_bytes(before, False) == b"<img>" and codec.token_bytes(after, False) == b"</img>"
     assert codec.token_bytes(before) == b""
-    tokens = codec.describe("<SMILES>CCO</SMILES>")
+    tokens = codec.describe("<SMILES>CCO</SMILES>").tokens
     assert [token["piece"] for token in tokens] == ["<SMILES>", "CCO", "</SMILES>"]
     assert b"".join(codec.token_bytes(token["id"], False) for token in tokens) == b"<SMILES>CCO</SMILES>"
 
@@ -41,7 +41,7 @@ def test_a_model_of_another_kind_is_spelled_by_llama_cpp() -> None:
     assert codec.encode("ab") == spell("ab")
     assert codec.encode(["a", ImageSlot(0), "b"]) == [*spell("a"), ImageSlot(0), *spell("b")]
     shown = {"id": spell("a")[0], "piece": codec._tokens[spell("a")[0]], "domain": None}
-    assert [{key: token[key] for key in shown} for token in codec.describe("a")] == [shown]
+    assert [{key: token[key] for key in shown} for token in codec.describe("a").tokens] == [shown]
     assert codec.token_bytes(2) == b" c"
     assert (codec.token_bytes(3), codec.token_bytes(4)) == (b"", b"<think>")
 

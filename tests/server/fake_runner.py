@@ -74,8 +74,9 @@ class FakeRunner:
             for index, char in enumerate(text)
         ]
 
-    async def stock_ids(self, text: str) -> list[int]:
-        return [ord(char) + 1 for char in text]
+    async def describe(self, text: str, stock: bool = False) -> dict[str, Any]:
+        tokens = await self.tokenize(text)
+        return {"content": text, "tokens": [{**token, "id": token["id"] + stock} for token in tokens]}
 
     async def _check_length(self, request: GenerateRequest) -> None:
         parts = [request.prompt] if isinstance(request.prompt, str) else request.prompt

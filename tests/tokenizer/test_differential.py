@@ -152,7 +152,7 @@ def test_places_of_tokens(model: tuple[Path, Model]) -> None:
     rng = random.Random(13)
     for _ in range(300):
         sample = text(rng)
-        tokens = codec.describe(sample)
+        tokens = codec.describe(sample).tokens
         assert [token["id"] for token in tokens] == codec.encode(sample)
         places = [(token["start"], token["end"]) for token in tokens if token["start"] is not None]
         assert places == sorted(places), sample

@@ -59,7 +59,7 @@ def test_ids_equal_sentencepiece(
     for _ in range(3000):
         text = "".join(rng.choices(PIECES, k=rng.randint(0, 9)))
         assert codec.encode(text) == reference.encode(text), text
-        details = codec.describe(text)
+        details = codec.describe(text).tokens
         assert [token["id"] for token in details] == reference.encode(text)
 
 
@@ -70,5 +70,5 @@ def test_the_rules_of_added_tokens(sides: Callable[[bool], tuple[TextCodec, Sent
     assert codec.encode("fox  <|im_end|>  fox") == [*codec.encode("fox"), ids["<|im_end|>"], *codec.encode("fox")]
     assert ids["<|plugin|>"] in codec.encode("fox <|plugin|> fox")
     assert ids["<|plugin|>"] not in codec.encode("fox<|plugin|> fox")
-    spans = [(token["start"], token["end"]) for token in codec.describe("a <|im_end|> b")]
+    spans = [(token["start"], token["end"]) for token in codec.describe("a <|im_end|> b").tokens]
     assert spans == [(0, 1), (2, 12), (13, 14)]
