@@ -3,10 +3,10 @@
     python -m benchmarks.tokenizer                 about a minute
     python -m benchmarks.tokenizer --megabytes 0.2 --vocabulary 4000
 
-The vocabulary is a large one, trained here on this Python's own library and on generated texts (the shipped nano has 1280
-base tokens), in Intern-S1's own layout of 153,216 ids. A text is new to the tokenizer when it is measured: `cold` is the
-first time, `again` the second, as when a conversation goes on. Compared is the whole work on our side with the byte pairs
-alone on the side of llama.cpp: ids differ where a text holds science.
+The vocabulary is a large one, trained here on this Python's own library and on generated texts (the shipped nano has
+1280 base tokens), in Intern-S1's own layout of 153,216 ids. A text is new to the tokenizer when it is measured: `cold`
+is the first time, `again` the second, as when a conversation goes on. Compared is the whole work on our side with the
+byte pairs alone on the side of llama.cpp: ids differ where a text holds science.
 """
 
 from __future__ import annotations

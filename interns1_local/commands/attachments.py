@@ -72,7 +72,7 @@ def attach(
     `pictures_before` are those that the conversation holds already: they share in `max_total_patches`.
     """
     vision = _vision(facts)
-    films = [path for path in paths if _is_film(path)]
+    films = [path for path in paths if is_film(path)]
     pictures = [path for path in paths if path not in films]
     images, notes = [], []
     for path in pictures:
@@ -89,7 +89,7 @@ def attach(
     return Attachments(images, videos, notes)
 
 
-def _is_film(path: Path) -> bool:
+def is_film(path: Path) -> bool:
     """By its name, or by its content; a folder holds frames."""
     if path.is_dir() or path.suffix.lower().lstrip(".") in _FILMS:
         return True

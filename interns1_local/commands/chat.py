@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, stream_answer
-from interns1_local.commands.attachments import attach, take_paths
+from interns1_local.commands.attachments import attach, is_film, take_paths
 from interns1_local.commands.client import Client
 from interns1_local.commands.errors import ServerError
 from interns1_local.commands.progress import counting_bar
@@ -55,7 +55,7 @@ class Chat:
             prompt, found = take_paths(prompt)
             paths += found
             for path in found:
-                click.echo(f"Added image '{path}'", err=True)
+                click.echo(f"Added {'video' if is_film(path) else 'image'} '{path}'", err=True)
         message: dict[str, Any] = {"role": "user", "content": prompt, **self._media(paths)}
         writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap)
         answer = stream_answer(self.client, self._request([*self.messages, message]), writer)

@@ -39,7 +39,7 @@ _HELP = f"""Commands:
   /? shortcuts    Keys
 
 Use \"\"\" to begin and end a message of several lines.
-Name a picture by its path, such as ./picture.png, to send it.
+Name a picture or a film by its path, such as ./picture.png, to send it.
 """
 _SHORTCUTS = """Keys:
   Ctrl + a / e    To the beginning / end of the line

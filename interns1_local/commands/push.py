@@ -18,8 +18,8 @@ Example:
 def command(model: str, insecure: bool) -> None:
     """Push MODEL to the registry, or to the hf.co, that its name begins with.
 
-    Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD for the server; for
-    hf.co set HF_TOKEN, or log in with huggingface-cli.
+    Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD
+    for the server; for hf.co set HF_TOKEN, or log in with huggingface-cli.
     """
     from interns1_local.commands.own_server import any_server
     from interns1_local.commands.progress import show_statuses

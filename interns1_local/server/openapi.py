@@ -108,7 +108,8 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
     ("POST", "/v1/completions"): (
         "OpenAI's completions.",
         {**_MODEL, **_KEPT, "prompt": "any", "suffix": "text", "stream": "flag", "max_tokens": "integer",
-         "n": "integer", "best_of": "integer", "echo": "flag", "logprobs": "any", "stop": "any", "temperature": "number"},
+         "n": "integer", "best_of": "integer", "echo": "flag", "logprobs": "any", "stop": "any",
+         "temperature": "number"},
         ("model", "prompt"),
     ),
     ("GET", "/v1/models"): ("The models, as OpenAI lists them.", {}, ()),

@@ -141,11 +141,25 @@ def test_run_prints_what_is_added(fake: FakeServer, invoke: Invoke, tmp_path: Pa
     path = tmp_path / "film.mp4"
     path.write_bytes(films.film(30))
     picture = saved(tmp_path / "a.png", 400, 300)
-    result = invoke("run", "nano", "What?", "--image", str(picture), "--video", str(path), "--option", "num_frames=2")
+    result = invoke("run", "nano", f"What is in {path}?", "--image", str(picture), "--option", "num_frames=2")
     assert result.stderr.splitlines() == [
+        f"Added video '{path}'",
         "film.mp4 2 frames",
         "a.png: 4x3 tiles, 3328 tokens",
         "film.mp4: 2 frames, 512 tokens",
     ]
     [message] = fake.asked("/api/chat")[0]["messages"]
+    assert message["content"] == "What is in ?"
     assert len(message["images"]) == 1 and [len(frames) for frames in message["videos"]] == [2]
+
+
+def test_run_takes_a_film_and_a_folder_of_frames(fake: FakeServer, invoke: Invoke, tmp_path: Path) -> None:
+    fake.models["nano"] |= FACTS
+    fake.answers = [chunks({"content": "ok"})]
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(films.frame(1)).save(tmp_path / "frames" / "1.png")
+    (tmp_path / "unnamed").write_bytes(films.film(30))
+    arguments = ["--video", str(tmp_path / "frames"), "--video", str(tmp_path / "unnamed"), "--option", "num_frames=3"]
+    invoke("run", "nano", "What?", *arguments)
+    [message] = fake.asked("/api/chat")[0]["messages"]
+    assert "images" not in message and [len(frames) for frames in message["videos"]] == [1, 3]

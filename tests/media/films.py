@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+# The unit of the peaks that the system reports.
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def frame(number: int, width: int = 64, height: int = 48) -> Pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ import pytest
 from interns1_local import AsyncInterns1, Interns1
 from interns1_local.chat.events import Content, Finish, Reasoning
 from interns1_local.errors import BadRequest, ModelNotFound
+from interns1_local.nano import CHECKPOINT
+from interns1_local.store.sidecars import SIDECARS
 from tests.nano.evaluate import exam, is_right
 from tests.nano.families import Sample
+from tests.stock_files import stock_model
 
 Converted = tuple[Path, Path]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 120}
@@ -111,6 +115,24 @@ def test_vectors(model: Interns1) -> None:
     many = model.embed(["aspirin", "ibuprofen"])
     assert np.allclose(np.linalg.norm(many, axis=1), 1, atol=1e-5) and np.allclose(one, many[0], atol=1e-4)
     assert model.embed("aspirin", dimensions=5).shape == (5,)
+
+
+def test_a_stock_file_beside_its_tokenizer(files: Converted, tmp_path: Path, model: Interns1) -> None:
+    """What the stock converter leaves out is taken from the checkpoint's small files in the same folder."""
+    sample = exam("smiles_to_name", 1)[0]
+    messages = [dict(message) for message in sample.messages]
+    expected = model.chat(messages, **GREEDY)
+    path = stock_model(files[0], tmp_path / "nano.gguf")
+    for name in SIDECARS:
+        if (CHECKPOINT / name).is_file():
+            shutil.copy(CHECKPOINT / name, tmp_path)
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text("FROM ./nano.gguf")
+    for given in (path, modelfile):
+        with Interns1(given, options={"num_thread": 2}) as stock:
+            answer = stock.chat(messages, **GREEDY)
+        assert answer.message == expected.message
+        assert answer.usage.prompt_tokens == expected.usage.prompt_tokens
 
 
 def test_asynchronous(files: Converted) -> None:

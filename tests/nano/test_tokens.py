@@ -104,7 +104,9 @@ def test_the_routes(served: Callable[[str], str], server: str, theirs: Reference
     assert plain["content"] == text and plain["tokens"] != answer["tokens"]
     assert [token["id"] for token in detailed["details"]] == answer["tokens"]
     molecule = [token for token in detailed["details"] if token["domain"] == "smiles"]
-    assert "".join(detailed["content"][token["start"] : token["end"]] for token in molecule) == "CC(=O)OC1=CC=CC=C1C(=O)O"
+    assert (
+        "".join(detailed["content"][token["start"] : token["end"]] for token in molecule) == "CC(=O)OC1=CC=CC=C1C(=O)O"
+    )
     assert all(token["domain"] is None for token in plain["details"])
 
 

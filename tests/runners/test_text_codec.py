@@ -46,6 +46,14 @@ def test_a_model_of_another_kind_is_spelled_by_llama_cpp() -> None:
     assert (codec.token_bytes(3), codec.token_bytes(4)) == (b"", b"<think>")
 
 
+def test_merges_that_lead_nowhere_are_left_to_llama_cpp() -> None:
+    fields = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.merges": ["a z"]}
+    codec = TextCodec(other_model(**fields), spell)
+    assert codec.encode("ab") == spell("ab")
+    assert codec.describe("e\u0301", stock=True).content == "e\u0301"
+    assert codec.describe("e\u0301").content == "é"
+
+
 @pytest.mark.parametrize(
     "fields",
     [
