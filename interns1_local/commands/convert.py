@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Convert a Hugging Face checkpoint to GGUF. It is quantized in the same pass.
 
-    CHECKPOINT is a folder, or hf:owner/repo[@revision], which is read from the hub without being kept. When the
-    command is stopped, the same command continues where it was.
+    CHECKPOINT is a folder, or hf:owner/repo[@revision] (ms: for ModelScope), which is read from the hub without
+    being kept. When the command is stopped, the same command continues where it was.
     """
     if not checkpoint.startswith(("hf:", "ms:")) and not Path(checkpoint).is_dir():
         raise click.ClickException(f"there is no folder {checkpoint} (a Hugging Face checkpoint is expected)")

@@ -16,7 +16,9 @@ Example:
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
 def command(model: str, insecure: bool) -> None:
-    """Push MODEL to the registry, or to the hf.co, that its name begins with.
+    """Push MODEL to a registry or to hf.co.
+
+    Its name begins with the host: registry.example.org/lab/nano:v1, hf.co/you/nano-GGUF.
 
     Where the registry asks for an account, set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD
     for the server; for hf.co set HF_TOKEN, or log in with huggingface-cli.
