@@ -56,11 +56,12 @@ class TensorEntry:
 class Checkpoint:
     """Reads the header of every shard; use as a context manager."""
 
-    def __init__(self, where: Path | str) -> None:
+    def __init__(self, where: Path | str, config: str = "config.json", weights: str = SINGLE) -> None:
+        self._weights = weights
         self._source = open_source(where)
         self.folder = self._source.label
         try:
-            self.config: dict[str, Any] = self.json("config.json", required=True)
+            self.config: dict[str, Any] = self.json(config, required=True)
             self.tensors = self._read_headers()
         except BaseException:
             self._source.close()
@@ -177,11 +178,11 @@ class Checkpoint:
 
     def _single_file(self) -> list[str]:
         files = self._source.files()
-        if SINGLE in files:
-            return [SINGLE]
+        if self._weights in files:
+            return [self._weights]
         if any(file.endswith(".safetensors") for file in files):
             raise BrokenCheckpoint(f"{self.folder} has shards but no {INDEX}; download the index too.")
-        raise BrokenCheckpoint(f"{self.folder} has no {SINGLE} and no {INDEX}.")
+        raise BrokenCheckpoint(f"{self.folder} has no {self._weights} and no {INDEX}.")
 
     def _read_header(self, file: str) -> list[TensorEntry]:
         path, size = self.folder / file, self._source.size(file) or 0

@@ -29,6 +29,8 @@ ROWS = [
 EXTRA_EDGES = {
     # The worker is the one place where token ids and the model meet.
     "interns1_local.store.create": {"convert", "quant"},
+    "interns1_local.store.create_files": {"convert", "quant"},
+    "interns1_local.store.adapter": {"convert", "quant"},
     "interns1_local.store.nano": {"nano", "convert", "quant"},
     "interns1_local.store.shards": {"quant"},
     "interns1_local.store.sidecars": {"convert", "quant"},

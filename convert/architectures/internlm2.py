@@ -7,7 +7,7 @@ from convert.architectures.llama import Config
 from convert.checkpoint import Checkpoint
 from convert.plan import FilePlan, TensorPlan, heads, whole
 
-_COPIED = {
+COPIED = {
     "attn_norm": "attention_norm",
     "attn_output": "attention.wo",
     "ffn_norm": "ffn_norm",
@@ -43,7 +43,7 @@ def tensors(checkpoint: Checkpoint, config: Config) -> list[TensorPlan]:
         plans += _attention(checkpoint, config, f"{source}attention.wqkv.weight", name)
         plans += [
             whole(checkpoint, f"{source}{old}.weight", f"{name}{new}.weight", shapes[new])
-            for new, old in _COPIED.items()
+            for new, old in COPIED.items()
         ]
     plans.append(whole(checkpoint, "model.norm.weight", "output_norm.weight", (hidden,)))
     return plans

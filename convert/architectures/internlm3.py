@@ -7,7 +7,7 @@ from convert.architectures.llama import Config
 from convert.checkpoint import Checkpoint
 from convert.plan import FilePlan, TensorPlan, heads, whole
 
-_COPIED = {
+COPIED = {
     "attn_norm": "input_layernorm",
     "attn_output": "self_attn.o_proj",
     "ffn_norm": "post_attention_layernorm",
@@ -39,7 +39,7 @@ def _tensors(checkpoint: Checkpoint, config: Config) -> list[TensorPlan]:
             plans.append(heads(checkpoint, old, new, (n * size, hidden), rows, size, paired=part != "v"))
         plans += [
             whole(checkpoint, f"{source}{old}.weight", f"{name}{new}.weight", shapes[new])
-            for new, old in _COPIED.items()
+            for new, old in COPIED.items()
         ]
     plans.append(whole(checkpoint, "model.norm.weight", "output_norm.weight", (hidden,)))
     if config.tie_word_embeddings:

@@ -27,6 +27,21 @@ _FIXED_IN_MOE: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+# GGUF name in a layer -> name in the checkpoint's layer.
+ATTENTION = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+}
+DENSE = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+ROUTER = {"ffn_gate_inp": "mlp.gate"}
+
+
 @dataclass(frozen=True, slots=True)
 class Config(DecoderConfig):
     """The keys of a Qwen3 config.json that matter here; a dense model has no experts."""
@@ -101,7 +116,7 @@ def tensors(checkpoint: Checkpoint, config: Config, prefix: str, head: str) -> l
     for layer in range(config.num_hidden_layers):
         plans += _attention(checkpoint, config, f"{prefix}layers.{layer}.", f"blk.{layer}.")
         feed_forward = _experts if config.num_experts else _dense
-        plans += feed_forward(checkpoint, config, f"{prefix}layers.{layer}.mlp.", f"blk.{layer}.")
+        plans += feed_forward(checkpoint, config, f"{prefix}layers.{layer}.", f"blk.{layer}.")
     plans.append(whole(checkpoint, f"{prefix}norm.weight", "output_norm.weight", (hidden,)))
     if config.tie_word_embeddings:
         checkpoint.used.add(head)
@@ -113,31 +128,36 @@ def tensors(checkpoint: Checkpoint, config: Config, prefix: str, head: str) -> l
 def _attention(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
     hidden, head = config.hidden_size, config.head_dim
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    table: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-        ("input_layernorm", "attn_norm", (hidden,)),
-        ("self_attn.q_proj", "attn_q", (queries, hidden)),
-        ("self_attn.k_proj", "attn_k", (keys, hidden)),
-        ("self_attn.v_proj", "attn_v", (keys, hidden)),
-        ("self_attn.o_proj", "attn_output", (hidden, queries)),
-        ("self_attn.q_norm", "attn_q_norm", (head,)),
-        ("self_attn.k_norm", "attn_k_norm", (head,)),
-        ("post_attention_layernorm", "ffn_norm", (hidden,)),
-    )
-    return [whole(checkpoint, f"{source}{old}.weight", f"{name}{new}.weight", shape) for old, new, shape in table]
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (hidden,),
+        "attn_q": (queries, hidden),
+        "attn_k": (keys, hidden),
+        "attn_v": (keys, hidden),
+        "attn_output": (hidden, queries),
+        "attn_q_norm": (head,),
+        "attn_k_norm": (head,),
+        "ffn_norm": (hidden,),
+    }
+    return [
+        whole(checkpoint, f"{source}{old}.weight", f"{name}{new}.weight", shapes[new]) for new, old in ATTENTION.items()
+    ]
 
 
 def _dense(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
     hidden, width = config.hidden_size, config.intermediate_size
-    shapes = {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
+    shapes = {"ffn_gate": (width, hidden), "ffn_up": (width, hidden), "ffn_down": (hidden, width)}
     return [
-        whole(checkpoint, f"{source}{part}_proj.weight", f"{name}ffn_{part}.weight", shape)
+        whole(checkpoint, f"{source}{DENSE[part]}.weight", f"{name}{part}.weight", shape)
         for part, shape in shapes.items()
     ]
 
 
 def _experts(checkpoint: Checkpoint, config: Config, source: str, name: str) -> list[TensorPlan]:
     hidden, width, count = config.hidden_size, config.moe_intermediate_size, config.num_experts
-    router = whole(checkpoint, f"{source}gate.weight", f"{name}ffn_gate_inp.weight", (count, hidden))
+    router = whole(
+        checkpoint, f"{source}{ROUTER['ffn_gate_inp']}.weight", f"{name}ffn_gate_inp.weight", (count, hidden)
+    )
+    source = f"{source}mlp."
     packed_name = f"{source}experts.gate_up_proj"
     if packed_name in checkpoint.tensors:
         return [router, *_packed_experts(checkpoint, config, source, name)]

@@ -12,6 +12,7 @@ from typing import Any
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec, read_model_facts
+from interns1_local.store.adapter import adapter_file
 from interns1_local.store.create import plan_from_modelfile
 from interns1_local.store.manifest import CONFIG_TYPE, Layer, Manifest
 from interns1_local.store.model_store import ModelStore, StoredModel
@@ -48,7 +49,8 @@ def open_model(name: str | Path, mmproj: Path | None, settings: Settings) -> Sto
 
 def spec_of(model: StoredModel, options: Mapping[str, Any]) -> ModelSpec:
     load = LoadOptions.from_options({**check_options(model.params), **options})
-    return ModelSpec(model.name.short, model.digest, model.model_path, model.mmproj_path, load, model.sidecar_path)
+    files = model.model_path, model.mmproj_path
+    return ModelSpec(model.name.short, model.digest, *files, load, model.sidecar_path, model.adapter_path)
 
 
 def _stored(store: ModelStore, name: str) -> StoredModel:
@@ -81,8 +83,10 @@ def _from_modelfile(path: Path, store: ModelStore, cache: Path) -> StoredModel:
         model = replace(model, sidecar_path=sidecars[0] if sidecars else model.sidecar_path)
     else:
         raise BadRequest(f"{path} starts from a checkpoint: make a model of it first (interns1 create NAME -f {path})")
+    adapter = adapter_file(plan.adapter) if plan.adapter else model.adapter_path
     return replace(
         model,
+        adapter_path=adapter,
         template=model.template if plan.template is None else plan.template,
         system=model.system if plan.system is None else plan.system,
         params={**model.params, **plan.parameters},

@@ -63,6 +63,7 @@ class EngineOptions:
     # 0: the file's own.
     rope_freq_base: float = 0.0
     image_cache_bytes: int = CACHE_BYTES
+    adapter_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Engine:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options
-        self.model = Model(model_path, options.n_gpu_layers, options.use_mmap, on_progress)
+        self.model = Model(model_path, options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from interns1_local.engine import native_log
+from interns1_local.engine.adapter import Adapter
 from interns1_local.engine.eval_callback import EvalCallback, Observer
 from interns1_local.engine.sampling import MAX_SEED, Logits, SamplingParams
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
@@ -119,6 +120,7 @@ class Model:
         n_gpu_layers: int = -1,
         use_mmap: bool = True,
         on_progress: Callable[[float], None] | None = None,
+        adapter_path: Path | None = None,
     ) -> None:
         start_backend()
         native_log.forget()
@@ -130,6 +132,7 @@ class Model:
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise LoadError(f"llama.cpp cannot load {path}{native_log.complaints()}")
+        self._adapter = None if adapter_path is None else Adapter(self.pointer, adapter_path)
         n_layer = llama_cpp.llama_model_n_layer(self.pointer)
         if not 0 < n_layer <= MAX_BLOCKS:
             raise LoadError(f"{path} says that it has {n_layer} blocks; 1 to {MAX_BLOCKS} are possible")
@@ -140,8 +143,15 @@ class Model:
             llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(self.pointer)
         )
 
+    def adapt(self, context: Any) -> None:
+        """Let a new context of the model apply its adapter, if it has one."""
+        if self._adapter is not None:
+            self._adapter.apply(context)
+
     def close(self) -> None:
         if self.pointer:
+            if self._adapter is not None:
+                self._adapter.close()
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
 
@@ -234,6 +244,7 @@ class Context:
         )
         if not self.pointer:
             raise LoadError(f"no context of {n_ctx} tokens can be made{native_log.complaints()}")
+        model.adapt(self.pointer)
         self.n_ctx = int(llama_cpp.llama_n_ctx(self.pointer))
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._outputs: frozenset[int] = frozenset()

@@ -46,7 +46,8 @@ class Slot:
         return None if self.keep_alive < 0 else self.idle_since + self.keep_alive
 
     def serves(self, spec: ModelSpec, wanted: LoadOptions) -> bool:
-        return self.spec.digest == spec.digest and self.runner.options.satisfies(wanted)
+        same = (self.spec.digest, self.spec.adapter_path) == (spec.digest, spec.adapter_path)
+        return same and self.runner.options.satisfies(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,12 +101,14 @@ class ModelSpec:
     options: LoadOptions = field(default_factory=LoadOptions)
     # What the model file lacks of the checkpoint's tokenizer and settings, see store/sidecars.
     sidecar_path: Path | None = None
+    # A LoRA that every context of the model applies.
+    adapter_path: Path | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the model's files."""
-        paths = [self.model_path] if self.mmproj_path is None else [self.model_path, self.mmproj_path]
-        return sum(path.stat().st_size for path in paths)
+        paths = (self.model_path, self.mmproj_path, self.adapter_path)
+        return sum(path.stat().st_size for path in paths if path is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,6 +222,7 @@ class Runner:
             "op": "load",
             "model_path": str(spec.model_path),
             "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
+            "adapter_path": None if spec.adapter_path is None else str(spec.adapter_path),
             "sidecar_path": None if spec.sidecar_path is None else str(spec.sidecar_path),
             "cache_dir": str(settings.cache_dir),
             "options": asdict(spec.options),

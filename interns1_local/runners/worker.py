@@ -37,6 +37,7 @@ from interns1_local.runners.protocol import (
 )
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.runners.vision_file import fitting_vision_file
+from interns1_local.store.adapter import check_adapter
 from interns1_local.tokenizer.science import ImageSlot
 
 PROGRESS_STEP = 0.01
@@ -95,11 +96,15 @@ class Worker:
             use_mmap=options["use_mmap"],
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],
+            adapter_path=Path(header["adapter_path"]) if header["adapter_path"] else None,
         )
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
         sidecar_path = Path(header["sidecar_path"]) if header["sidecar_path"] else None
         facts = self._facts = read_model_facts(model_path, mmproj_path, sidecar_path)
+        if engine_options.adapter_path is not None:
+            # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
+            check_adapter(engine_options.adapter_path, model_path)
         with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)

@@ -74,6 +74,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
     text = render(
         from_parts(
             sources,
+            adapter="" if model.adapter_path is None else str(model.adapter_path),
             template=template,
             system=model.system,
             parameters=model.params,

@@ -83,8 +83,8 @@ async def _last(events: AsyncGenerator[Json]) -> Json:
 
 
 async def _plan(services: Services, fields: Fields) -> ModelPlan:
-    if fields.get("adapters") or fields.get("draft_files"):
-        raise Unsupported("adapters and draft models are not supported yet by this version")
+    if fields.get("draft_files"):
+        raise Unsupported("draft models are not supported yet by this version")
     source, files = fields.text("from"), fields.object("files", "map[string]string") or {}
     if not source and not files:
         raise BadRequest("neither 'from' or 'files' was specified")
@@ -95,6 +95,7 @@ async def _plan(services: Services, fields: Fields) -> ModelPlan:
     return ModelPlan(
         base=base,
         files=_files(services.store, files, fields),
+        adapter=_files(services.store, fields.object("adapters", "map[string]string") or {}, fields, "adapters"),
         quantize=fields.text("quantize") or fields.text("quantization") or None,
         template=template,
         system=fields.text("system") or None,
@@ -105,11 +106,11 @@ async def _plan(services: Services, fields: Fields) -> ModelPlan:
     )
 
 
-def _files(store: ModelStore, files: dict[str, Any], fields: Fields) -> dict[str, Path]:
+def _files(store: ModelStore, files: dict[str, Any], fields: Fields, key: str = "files") -> dict[str, Path]:
     found = {}
     for name, digest in files.items():
         if not isinstance(digest, str):
-            fields.refuse(digest, "files", "string")
+            fields.refuse(digest, key, "string")
         if not store.blobs.has(digest):
             raise BadRequest(f'blob "{digest}" of file "{name}" is not here; upload it with POST /api/blobs/{digest}')
         found[name] = store.blobs.path(digest)

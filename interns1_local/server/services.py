@@ -53,7 +53,7 @@ def resolver(store: ModelStore) -> Any:
         model = store.resolve(name)
         options = LoadOptions.from_options(check_options(model.params))
         files = model.model_path, model.mmproj_path
-        return ModelSpec(model.name.short, model.digest, *files, options, model.sidecar_path)
+        return ModelSpec(model.name.short, model.digest, *files, options, model.sidecar_path, model.adapter_path)
 
     return resolve
 

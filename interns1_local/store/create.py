@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from interns1_local.errors import BadRequest, InternS1Error, Unsupported
 from interns1_local.store import manifest as media
-from interns1_local.store.blobs import PARTIAL_SUFFIX
+from interns1_local.store.adapter import adapter_files, with_adapter
+from interns1_local.store.create_files import adopt, blob_layer, foreign_errors, link_files, open_workspace, read_gguf
 from interns1_local.store.manifest import Layer, Manifest
 from interns1_local.store.mmproj_repair import needs_repair, repaired_layer
 from interns1_local.store.model_store import ModelStore, StoredModel
@@ -58,15 +56,16 @@ class ModelPlan:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    # A LoRA, by the names that its files had; it takes the place of the one that `base` has.
+    adapter: Mapping[str, Path] = field(default_factory=dict)
 
 
 def plan_from_modelfile(
     store: ModelStore, modelfile: Modelfile, base_dir: Path, quantize: str | None = None
 ) -> ModelPlan:
     """FROM names a file or folder that exists (relative to the Modelfile), or a stored model."""
-    for name in ("adapter", "draft"):
-        if modelfile.values(name):
-            raise Unsupported(f"{name.upper()} is not supported yet by this version")
+    if modelfile.values("draft"):
+        raise Unsupported("DRAFT is not supported yet by this version")
     paths = [base_dir / Path(source).expanduser() for source in modelfile.sources]
     shared: dict[str, Any] = {
         "quantize": quantize,
@@ -75,6 +74,7 @@ def plan_from_modelfile(
         "licenses": tuple(modelfile.values("license")),
         "parameters": modelfile.parameters,
         "messages": tuple(modelfile.messages),
+        "adapter": adapter_files(modelfile.last("adapter"), base_dir),
         "config": {key: value for key in ("renderer", "parser", "requires") if (value := modelfile.last(key))},
     }
     if len(paths) == 1 and paths[0].is_dir():
@@ -93,8 +93,10 @@ def plan_from_modelfile(
 def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progress | None = None) -> StoredModel:
     """Make the model `name`. The manifest is written last, so a create that fails leaves no model behind."""
     report = progress or (lambda status: None)
-    with _workspace(store) as workspace:
+    with open_workspace(store) as workspace:
+        known = set(store.blobs.digests()) if plan.adapter else set[str]()
         config, layers = _model_layers(store, name, plan, workspace, report)
+        layers = with_adapter(store, layers, plan.adapter, known, workspace, report)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
     for layer in layers:
@@ -130,7 +132,7 @@ def _model_layers(
     elif any(file.lower().endswith(".safetensors") for file in plan.files):
         # The converter names a model for its folder when the checkpoint does not name it.
         folder = workspace / "files" / name.model
-        _link_files(plan.files, folder)
+        link_files(plan.files, folder)
         layers = _convert(store, folder, plan.quantize, workspace, report)
     elif plan.folder is not None and any(plan.folder.glob("*.safetensors")):
         layers = _convert(store, plan.folder, plan.quantize, workspace, report)
@@ -149,7 +151,7 @@ def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Pr
         raise BadRequest(nothing if plan.folder else "no files provided to convert")
     if sidecars:
         report({"status": f"found {', '.join(sorted(sidecars))}"})
-    kinds = {path: _media_type(_read(path)) for path in paths}
+    kinds = {path: _media_type(read_gguf(path)) for path in paths}
     models, projectors, stored = (
         [path for path in paths if kinds[path] == kind] for kind in (media.MODEL, media.PROJECTOR, media.SIDECAR)
     )
@@ -158,7 +160,7 @@ def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Pr
         raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
     beside = workspace / "sidecars"
     beside.mkdir()
-    _link_files(sidecars, beside)
+    link_files(sidecars, beside)
     keys, known, layers = vision_keys(beside), set(store.blobs.digests()), list[Layer]()
     try:
         # The model last: it is the one that takes long, and nothing is wrong with the others then.
@@ -174,19 +176,19 @@ def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Pr
 
 def _sidecar_layers(store: ModelStore, model: Path, folder: Path, workspace: Path, report: Progress) -> list[Layer]:
     """What the files beside the model add to it, if they do; and a word about what is still missing."""
-    output, fields = workspace / "sidecar.gguf", dict(_read(model, arrays=True).fields)
+    output, fields = workspace / "sidecar.gguf", dict(read_gguf(model, arrays=True).fields)
     if write_sidecar(folder, model, output):
         report({"status": "adding the vocabularies and settings of the files beside the model"})
-        fields |= _read(output, arrays=True).fields
+        fields |= read_gguf(output, arrays=True).fields
     lost = missing_science(fields)
     if lost is not None:
         report({"status": f"warning: {lost}"})
-    return [_adopt(store, output, media.SIDECAR)] if output.is_file() else []
+    return [adopt(store, output, media.SIDECAR)] if output.is_file() else []
 
 
 def _sound_layer(store: ModelStore, layer: Layer, workspace: Path, report: Progress) -> Layer:
     """The layer, or a repaired one: a vision file may have been stored by others."""
-    if layer.media_type != media.PROJECTOR or not needs_repair(_read(store.blobs.path(layer.digest))):
+    if layer.media_type != media.PROJECTOR or not needs_repair(read_gguf(store.blobs.path(layer.digest))):
         return layer
     report({"status": _REPAIRING})
     return repaired_layer(store, store.blobs.path(layer.digest), workspace)
@@ -201,17 +203,17 @@ def _add_gguf(
     keys: Mapping[str, Any],
 ) -> Layer:
     """One GGUF file as a layer, quantized first when asked."""
-    metadata = _read(path)
+    metadata = read_gguf(path)
     if int(metadata.fields.get("split.count", 1)) > 1:
         raise Unsupported(f"{path.name} is one part of a split model; merge the parts first (llama-gguf-split --merge)")
     kind = _media_type(metadata)
     if kind == media.PROJECTOR:
         if not needs_repair(metadata):
-            return _blob_layer(store, path, media.PROJECTOR)
+            return blob_layer(store, path, media.PROJECTOR)
         report({"status": _REPAIRING})
         return repaired_layer(store, path, workspace, keys)
     if kind == media.SIDECAR or not quantize:
-        return _blob_layer(store, path, kind)
+        return blob_layer(store, path, kind)
     before = _file_type(metadata.fields)
     if before not in _UNQUANTIZED:
         raise InternS1Error("quantization is only supported for F16, BF16 and F32 models")
@@ -220,9 +222,9 @@ def _add_gguf(
 
     output = workspace / "quantized.gguf"
     status = f"quantizing {before} model to {quantize.upper()}"
-    with _foreign_errors():
+    with foreign_errors():
         requantize(path, output, quantize.upper(), progress=_reporter(report, status))
-    return _adopt(store, output, media.MODEL)
+    return adopt(store, output, media.MODEL)
 
 
 def _media_type(metadata: Any) -> str:
@@ -241,7 +243,7 @@ def _convert(
 
     model, mmproj = workspace / "model.gguf", workspace / "mmproj.gguf"
     mmproj_type = "F16" if kind in _UNQUANTIZED else "Q8_0"
-    with _foreign_errors():
+    with foreign_errors():
         convert(
             folder,
             model,
@@ -250,9 +252,9 @@ def _convert(
             mmproj_type=mmproj_type,
             progress=_reporter(report, f"converting model to {kind}"),
         )
-    layers = [_adopt(store, model, media.MODEL)]
+    layers = [adopt(store, model, media.MODEL)]
     if mmproj.is_file():
-        layers.append(_adopt(store, mmproj, media.PROJECTOR))
+        layers.append(adopt(store, mmproj, media.PROJECTOR))
     return layers
 
 
@@ -282,7 +284,7 @@ def _override(store: ModelStore, layers: list[Layer], plan: ModelPlan) -> list[L
 def _describe(store: ModelStore, layers: list[Layer]) -> dict[str, Any]:
     """What the config says about the model file."""
     model = next(layer for layer in layers if layer.media_type == media.MODEL)
-    metadata = _read(store.blobs.path(model.digest))
+    metadata = read_gguf(store.blobs.path(model.digest))
     values, architecture = metadata.fields, metadata.architecture
     parameters = int(values.get("general.parameter_count") or sum(math.prod(t.shape) for t in metadata.tensors))
     has_projector = any(layer.media_type == media.PROJECTOR for layer in layers)
@@ -302,56 +304,9 @@ def _image_config(config: dict[str, Any], layers: list[Layer]) -> dict[str, Any]
     return {**config, "architecture": "amd64", "os": "linux", "rootfs": rootfs}
 
 
-def _blob_layer(store: ModelStore, path: Path, media_type: str) -> Layer:
-    if path.parent == store.blobs.folder:
-        return Layer(media_type, path.name.replace("-", ":", 1), path.stat().st_size)
-    digest, size = store.blobs.add_file(path)
-    return Layer(media_type, digest, size)
-
-
-def _adopt(store: ModelStore, path: Path, media_type: str) -> Layer:
-    digest, size = store.blobs.adopt(path)
-    return Layer(media_type, digest, size)
-
-
-def _link_files(files: Mapping[str, Path], folder: Path) -> None:
-    """Give uploaded blobs the names that a checkpoint's files have. No name may lead out of the folder."""
-    for name, path in files.items():
-        relative = PurePosixPath(name.replace("\\", "/"))
-        if relative.is_absolute() or PureWindowsPath(name).drive or ".." in relative.parts or not relative.parts:
-            raise BadRequest("file path must be relative")
-        target = folder.joinpath(*relative.parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, target)
-        except OSError:
-            target.symlink_to(path)
-
-
-@contextmanager
-def _workspace(store: ModelStore) -> Iterator[Path]:
-    """A folder on the store's own disk, so that results move into place without a copy."""
-    store.blobs.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=store.blobs.folder, prefix="interns1-", suffix=PARTIAL_SUFFIX) as name:
-        yield Path(name)
-
-
-def _read(path: Path, arrays: bool = False) -> Any:
-    from quant.errors import QuantError
-    from quant.gguf_file import read_metadata
-
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise BadRequest("supplied file was not in GGUF format")
-    try:
-        return read_metadata(path, arrays=arrays)
-    except QuantError as error:
-        raise BadRequest(str(error)) from error
-
-
 def file_type_of(path: Path) -> str:
     """The type that a GGUF file says most of it has, such as Q8_0."""
-    return _file_type(_read(path).fields)
+    return _file_type(read_gguf(path).fields)
 
 
 def _file_type(fields: Mapping[str, Any]) -> str:
@@ -382,15 +337,3 @@ def _reporter(report: Progress, status: str) -> Callable[[Any], None]:
             report({"status": status, "digest": _NO_DIGEST, "total": total, "completed": done})
 
     return on_progress
-
-
-@contextmanager
-def _foreign_errors() -> Iterator[None]:
-    """Errors of quant and convert about what the user gave are the user's to read."""
-    from convert.errors import ConvertError
-    from quant.errors import QuantError
-
-    try:
-        yield
-    except (ConvertError, QuantError) as error:
-        raise BadRequest(str(error)) from error

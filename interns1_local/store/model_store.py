@@ -35,6 +35,7 @@ class StoredModel:
     model_path: Path
     mmproj_path: Path | None = None
     sidecar_path: Path | None = None
+    adapter_path: Path | None = None
     template: str = ""
     system: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -193,6 +194,10 @@ class ModelStore:
             raise BrokenManifest(f"{name} has no model layer; pull or create it again")
         projectors = manifest.of_type(media.PROJECTOR)
         sidecars = manifest.of_type(media.SIDECAR)
+        adapters = manifest.of_type(media.ADAPTER)
+        if len(adapters) > 1:
+            # Older versions of Ollama stored several. Applying one of them would be another model.
+            raise BrokenManifest(f"{name} has {len(adapters)} adapters; only one adapter is currently supported")
         prompts = manifest.of_type(media.TEMPLATE) or manifest.of_type(media.PROMPT)
         return StoredModel(
             name=name,
@@ -202,6 +207,7 @@ class ModelStore:
             model_path=self.blobs.path(models[0].digest),
             mmproj_path=self.blobs.path(projectors[0].digest) if projectors else None,
             sidecar_path=self.blobs.path(sidecars[-1].digest) if sidecars else None,
+            adapter_path=self.blobs.path(adapters[0].digest) if adapters else None,
             template=self._text(prompts[-1:]),
             system=self._text(manifest.of_type(media.SYSTEM)[-1:]),
             params=self._json(manifest.of_type(media.PARAMS), {}),

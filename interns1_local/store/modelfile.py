@@ -101,6 +101,7 @@ def render(modelfile: Modelfile) -> str:
 def from_parts(
     source: str | list[str],
     *,
+    adapter: str = "",
     template: str = "",
     system: str = "",
     parameters: dict[str, Any] | None = None,
@@ -110,6 +111,8 @@ def from_parts(
     """The Modelfile of a stored model, in the order in which Ollama prints it."""
     sources = [source] if isinstance(source, str) else source
     commands = [Command("from", text) for text in sources]
+    if adapter:
+        commands.insert(1, Command("adapter", adapter))
     if template:
         commands.append(Command("template", template))
     if system:

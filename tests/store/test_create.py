@@ -91,7 +91,11 @@ def test_quantize_a_model(store: ModelStore, checkpoint: Path) -> None:
     ("text", "error", "message"),
     [
         ("FROM nope", ModelNotFound, "model 'nope' not found"),
-        ("FROM ./m.gguf\nADAPTER x", Unsupported, "ADAPTER is not supported yet"),
+        ("FROM ./m.gguf\nADAPTER x", BadRequest, "ADAPTER x: there is no such file or folder"),
+        ("FROM ./m.gguf\nDRAFT x", Unsupported, "DRAFT is not supported yet"),
+        ("FROM ./m.gguf\nADAPTER ./m.gguf", BadRequest, "the file given as adapter is none"),
+        ("FROM ./m.gguf\nADAPTER ./junk.gguf", BadRequest, "supplied file was not in GGUF format"),
+        ("FROM ./m.gguf\nADAPTER ./empty", BadRequest, "this folder holds no adapter"),
         ("FROM ./m.gguf\nFROM ./missing.gguf", BadRequest, "FROM ./missing.gguf: there is no such file"),
         ("FROM ./m.gguf\nFROM ./m2.gguf", BadRequest, "given were 2 model files and 0 projectors"),
         ("FROM ./p.gguf", BadRequest, "given were 0 model files and 1 projectors"),
