@@ -39,6 +39,8 @@ _ENDS = {
 _FIXED: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "use_dora": (False, None),
+    # Others (pissa, olora, corda, loftq) change the base weights when training begins.
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
     "use_qalora": (False, None),
     "layer_replication": ([], None),
     "fan_in_fan_out": (False, None),

@@ -14,7 +14,7 @@ from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec, read_model_facts
 from interns1_local.store.adapter import adapter_file
 from interns1_local.store.create import plan_from_modelfile
-from interns1_local.store.manifest import CONFIG_TYPE, Layer, Manifest
+from interns1_local.store.manifest import CONFIG_TYPE, TEMPLATE_GIVEN, Layer, Manifest
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.modelfile import parse
 from interns1_local.store.name import ModelName
@@ -89,6 +89,7 @@ def _from_modelfile(path: Path, store: ModelStore, cache: Path) -> StoredModel:
         adapter_path=adapter,
         template=model.template if plan.template is None else plan.template,
         system=model.system if plan.system is None else plan.system,
+        config={**model.config, TEMPLATE_GIVEN: True} if plan.template else model.config,
         params={**model.params, **plan.parameters},
         messages=[dict(message) for message in plan.messages] or model.messages,
     )

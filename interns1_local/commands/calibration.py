@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from interns1_local.chat.go_template import is_go_template, jinja_twin
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.commands.calibration_data import (
     CalibrationData,
@@ -25,7 +26,6 @@ from interns1_local.engine.llama import Aborted, Model
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.scoring import leading_token
 from interns1_local.errors import ModelNotFound, Unsupported
-from interns1_local.generation import is_jinja
 from interns1_local.media.image import TileSpec
 from interns1_local.runners.memory import physical_cores
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
@@ -161,7 +161,8 @@ def _ctrl_c(stop: Callable[[], None] = lambda: None) -> Iterator[_Stopped]:
 
 def _template(files: ModelFiles, facts: ModelFacts) -> ChatTemplate | None:
     tokens = facts.metadata.get("tokenizer.ggml.tokens") or ()
-    source = files.template if files.template and is_jinja(files.template) else facts.chat_template
+    own = "" if not files.template or is_go_template(files.template) else files.template
+    source = own or facts.chat_template or (jinja_twin(files.template) if files.template else None)
     if source:
         return ChatTemplate(source, bos_token=facts.bos_token, eos_token=facts.eos_token)
     return ChatTemplate.default_interns1() if "<|im_start|>" in tokens else None

@@ -1,6 +1,6 @@
 """Generation, the server's and the Python API's only door to the models."""
 
-from interns1_local.generation.abilities import Abilities, abilities, is_jinja, template_source
+from interns1_local.generation.abilities import Abilities, abilities, template_source
 from interns1_local.generation.choices import check_number, usage_of
 from interns1_local.generation.constraints import Constraint
 from interns1_local.generation.generate import chat_choices, generate_chat, generate_text, render_prompt, text_choices
@@ -24,7 +24,6 @@ __all__ = [
     "generate_chat",
     "generate_text",
     "infill_prompt",
-    "is_jinja",
     "render_prompt",
     "template_source",
     "text_choices",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from interns1_local.chat.go_template import is_go_template, jinja_twin
 from interns1_local.chat.template import ChatTemplate
-from interns1_local.generation.families import find_family
+from interns1_local.generation.families import CHATML, find_family
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
 from interns1_local.store.model_store import StoredModel
 
@@ -45,27 +46,27 @@ def abilities(model: StoredModel) -> Abilities:
 
 
 def template_source(model: StoredModel, facts: ModelFacts) -> str | None:
-    """The Jinja in use: the model's TEMPLATE when it is Jinja, else the file's own, else that of its family."""
+    """The Jinja in use: what a Modelfile gave (a Go template's twin), else the file's own, else that of its family.
+
+    The Go template of a model that others made comes last: the file's own Jinja also knows tools and thinking.
+    """
     if _is_own(model):
-        return model.template
+        return jinja_twin(model.template) if is_go_template(model.template) else model.template
     if facts.chat_template:
         return facts.chat_template
     family = find_family(facts.metadata)
-    return family.template_source if family else None
+    if family is not None and family is not CHATML:
+        return family.template_source
+    # ChatML is a guess from the vocabulary; the model's Go template is not.
+    twin = jinja_twin(model.template) if model.template else None
+    return twin or (family.template_source if family else None)
 
 
 def _is_own(model: StoredModel) -> bool:
-    """Whether a Modelfile gave the template."""
-    return bool(model.template) and is_jinja(model.template or "")
-
-
-def is_jinja(template: str) -> bool:
-    """Whether a TEMPLATE is Jinja; Ollama's own are Go templates, whose variables start with a point."""
-    if "{%" in template:
-        return True
-    opened = template.replace("{{-", "{{").split("{{")[1:]
-    go_words = (".", "if ", "range ", "end", "else", "$", "with ", "template ", "define ", "block ", "json ")
-    return bool(opened) and not any(part.lstrip().startswith(go_words) for part in opened)
+    """Whether a Modelfile gave the template, and it can be used."""
+    if not model.template or not is_go_template(model.template):
+        return bool(model.template)
+    return model.template_given and jinja_twin(model.template) is not None
 
 
 @lru_cache(maxsize=32)

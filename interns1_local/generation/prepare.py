@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from interns1_local.chat.go_template import is_go_template, jinja_twin, not_understood
 from interns1_local.chat.message import Message, Text
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import MAX_SEED, SamplingParams
 from interns1_local.errors import BadRequest, Unsupported
-from interns1_local.generation.abilities import Abilities, compiled, is_jinja
+from interns1_local.generation.abilities import Abilities, compiled
 from interns1_local.generation.requests import ChatRequest, TextRequest
 from interns1_local.runners.model_spec import ModelFacts
 from interns1_local.store.model_store import StoredModel
@@ -35,11 +36,15 @@ def template_in_use(request: ChatRequest, model: Abilities) -> ChatTemplate:
         raise BadRequest(f'"{name}" does not support chat')
     template = model.template
     if request.template:
-        if not is_jinja(request.template):
-            raise Unsupported("a Go template cannot be rendered by this version; write the template in Jinja")
-        template = compiled(request.template, model.facts.bos_token, model.facts.eos_token)
+        source = jinja_twin(request.template) if is_go_template(request.template) else request.template
+        if source is None:
+            reason = not_understood(request.template)
+            raise Unsupported(f"template is a Go template with {reason}, which is not supported; write it in Jinja")
+        template = compiled(source, model.facts.bos_token, model.facts.eos_token)
     if template is None:
-        raise Unsupported(f'"{name}" has no chat template; give it a Jinja TEMPLATE in a Modelfile, or use raw mode')
+        reason = not_understood(request.model.template) if request.model.template else None
+        missing = "no chat template" if reason is None else f"only a Go template, with {reason}, which is not supported"
+        raise Unsupported(f'"{name}" has {missing}; give it a Jinja TEMPLATE in a Modelfile, or use raw mode')
     if template.supports_tools:
         return template
     if model.tool_template is not None and not request.template:

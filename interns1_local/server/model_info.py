@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from interns1_local.chat.go_template import jinja_twin
 from interns1_local.errors import InternS1Error
 from interns1_local.generation import abilities, template_source
 from interns1_local.store.create import human_count
@@ -69,7 +70,10 @@ def tag(model: StoredModel) -> dict[str, Any]:
 def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, Any]:
     """The answer of /api/show. `model_info` is always there: integrations read it without asking."""
     known = abilities(model)
-    template = template_source(model, known.facts) or model.template
+    template = template_source(model, known.facts)
+    if template is None or (model.template and template == jinja_twin(model.template)):
+        # As it was given: its twin is our own business.
+        template = model.template
     sources = [str(path) for path in (model.model_path, model.mmproj_path, model.sidecar_path) if path is not None]
     text = render(
         from_parts(

@@ -11,9 +11,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from interns1_local.chat.go_template import is_go_template, not_understood
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.errors import BadRequest, InternS1Error, NotFound, Unsupported
-from interns1_local.generation import is_jinja
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import ndjson
@@ -26,7 +26,11 @@ from interns1_local.store.name import ModelName
 from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options
 
 _WRITE_BYTES = 4 << 20
-_GO_TEMPLATE = "warning: TEMPLATE is a Go template; it is kept, but the model's own chat template is used"
+_HAS_TWIN = "template is a Go template: it is translated to Jinja"
+_HAS_NO_TWIN = (
+    "warning: template is a Go template with {reason}, which is not supported: the model's own template, "
+    "if it has one, is used instead; write TEMPLATE in Jinja to change that"
+)
 
 Work = Callable[[Callable[[Json], None]], object]
 
@@ -59,8 +63,9 @@ async def create_model(request: Request) -> Response:
     plan = await _plan(services, fields)
 
     def work(report: Callable[[Json], None]) -> None:
-        if plan.template and not is_jinja(plan.template):
-            report({"status": _GO_TEMPLATE})
+        if plan.template and is_go_template(plan.template):
+            reason = not_understood(plan.template)
+            report({"status": _HAS_NO_TWIN.format(reason=reason) if reason else _HAS_TWIN})
         create(services.store, name, plan, report)
 
     return await statuses(request, fields, work)
@@ -90,7 +95,7 @@ async def _plan(services: Services, fields: Fields) -> ModelPlan:
         raise BadRequest("neither 'from' or 'files' was specified")
     base: StoredModel | None = await services.model(source) if source and not files else None
     template = fields.text("template") or None
-    if template and is_jinja(template):
+    if template and not is_go_template(template):
         _check_template(template)
     return ModelPlan(
         base=base,

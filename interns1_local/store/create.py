@@ -99,6 +99,8 @@ def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progre
         layers = with_adapter(store, layers, plan.adapter, known, workspace, report)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
+    if plan.template or (plan.base is not None and plan.base.template_given):
+        config[media.TEMPLATE_GIVEN] = True
     for layer in layers:
         report({"status": f"creating new layer {layer.digest}"})
     config_layer = store.add_layer(media.CONFIG_TYPE, json.dumps(_image_config(config, layers)).encode())

@@ -22,6 +22,8 @@ MESSAGES = "application/vnd.ollama.image.messages"
 LICENSE = "application/vnd.ollama.image.license"
 # Ours: Ollama passes over the types that it does not know.
 SIDECAR = "application/vnd.interns1.image.sidecar"
+# In the config: a Modelfile gave the TEMPLATE to us; Ollama writes templates by itself, too.
+TEMPLATE_GIVEN = "interns1_template_given"
 
 
 class BrokenManifest(InternS1Error):

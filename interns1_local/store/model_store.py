@@ -48,6 +48,10 @@ class StoredModel:
         return self.manifest.size
 
     @property
+    def template_given(self) -> bool:
+        return bool(self.config.get(media.TEMPLATE_GIVEN))
+
+    @property
     def license(self) -> str:
         return "\n".join(self.licenses)
 

@@ -124,6 +124,7 @@ WRONG: list[tuple[str, tuple[int, ...], dict[str, Any], type[ConvertError], str]
     ("model.layers.0.self_attn.q_proj", (63, 4), {}, BrokenCheckpoint, "has 63 rows, which are not 4 heads"),
     ("model.layers.0.self_attn.q_proj", (64, 2, 2), {}, BrokenCheckpoint, "a matrix was expected"),
     ("lm_head", (64, 4), {"use_dora": True}, UnsupportedArchitecture, "use_dora True; only False"),
+    ("lm_head", (64, 4), {"init_lora_weights": "pissa"}, UnsupportedArchitecture, "init_lora_weights .pissa."),
     ("lm_head", (64, 4), {"peft_type": "LOHA"}, UnsupportedArchitecture, "peft_type 'LOHA'; only 'LORA'"),
     ("lm_head", (64, 4), {"modules_to_save": ["lm_head"]}, UnsupportedArchitecture, "modules_to_save"),
     ("lm_head", (64, 4), {"alpha_pattern": {"x": 1}}, UnsupportedArchitecture, "alpha_pattern"),

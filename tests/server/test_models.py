@@ -116,13 +116,6 @@ def test_create_from_a_model(client: TestClient, backend: FakeBackend) -> None:
     assert (backend.last.sampling.temperature, backend.last.sampling.top_k) == (0.0, 7)
 
 
-def test_a_go_template_is_kept_but_not_used(client: TestClient, backend: FakeBackend) -> None:
-    lines = statuses(client, "/api/create", model="go", **{"from": "tiny"}, template="{{ .Prompt }}")
-    assert "Go template" in lines[0]["status"]
-    client.post("/api/chat", json={"model": "go", "messages": [{"role": "user", "content": "Hi"}]})
-    assert backend.last_text.startswith("<|im_start|>user\nHi")
-
-
 def test_pull_of_an_unknown_model(client: TestClient) -> None:
     lines = statuses(client, "/api/pull", model=UNREACHABLE, insecure=True)
     assert lines[0] == {"status": "pulling manifest"}
