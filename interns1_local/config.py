@@ -51,6 +51,7 @@ class Settings:
     log_format: str = "text"
     image_urls: str = ""
     image_cache: int = 256
+    editor: str = ""
 
     @property
     def base_url(self) -> str:
@@ -93,6 +94,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         api_key=read("API_KEY"),
         image_urls=read("IMAGE_URLS"),
         image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
+        editor=read("EDITOR"),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 

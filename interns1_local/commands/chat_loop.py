@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,7 +24,11 @@ QUOTES = '"""'
 
 def chat_loop(chat: Chat, images: Sequence[Path] = ()) -> None:
     """Chat until Ctrl-D or /bye. `images` go with the first message."""
-    chat.keep_history = not load_settings().nohistory
+    settings = load_settings()
+    chat.keep_history = not settings.nohistory
+    if settings.editor:
+        # What prompt_toolkit looks at first.
+        os.environ["VISUAL"] = settings.editor
     session = _session(chat)
     chat.load()
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,6 +50,8 @@ Examples:
 @click.option("--keepalive", metavar="DURATION", help="How long the model stays loaded, such as 5m.")
 @click.option("--nowordwrap", is_flag=True, help="Do not wrap long lines.")
 @click.option("--verbose", is_flag=True, help="Print speeds after each answer.")
+@click.option("--truncate/--no-truncate", default=None, help="Of embedding models: cut a text that is too long.")
+@click.option("--dimensions", type=click.IntRange(1), metavar="N", help="Of embedding models: numbers in a vector.")
 @click.option("--insecure", is_flag=True, hidden=True)
 def command(
     model: str,
@@ -66,6 +68,8 @@ def command(
     keepalive: str | None,
     nowordwrap: bool,
     verbose: bool,
+    truncate: bool | None,
+    dimensions: int | None,
     insecure: bool,
 ) -> None:
     """Ask MODEL, or chat with it."""
@@ -97,7 +101,7 @@ def command(
 
             chat_loop(chat, images + videos)
         else:
-            _answer_once(chat, text, images + videos)
+            _answer_once(chat, text, images + videos, {"truncate": truncate, "dimensions": dimensions})
 
 
 def _with_stdin(prompt: str) -> str | None:
@@ -108,9 +112,11 @@ def _with_stdin(prompt: str) -> str | None:
     return f"{piped.rstrip()}\n\n{prompt}" if piped.strip() and prompt else piped.strip() or prompt
 
 
-def _answer_once(chat: Chat, prompt: str, images: tuple[Path, ...]) -> None:
+def _answer_once(chat: Chat, prompt: str, images: tuple[Path, ...], embedding: dict[str, Any]) -> None:
     if "embedding" in chat.capabilities and "completion" not in chat.capabilities:
-        answer = chat.client.post("/api/embed", {"model": chat.model, "input": prompt})
+        choices = {"options": chat.options or None, "keep_alive": chat.keep_alive, **embedding}
+        given = {name: value for name, value in choices.items() if value is not None}
+        answer = chat.client.post("/api/embed", {"model": chat.model, "input": prompt, **given})
         click.echo(json.dumps(answer["embeddings"][0]))
     elif not prompt and not images:
         chat.load()

@@ -133,6 +133,10 @@ def test_a_missing_model_is_pulled(fake: FakeServer, invoke: Invoke) -> None:
 def test_an_embedding_model_prints_numbers(fake: FakeServer, invoke: Invoke) -> None:
     fake.models["nano"]["capabilities"] = ["embedding"]
     assert json.loads(invoke("run", "nano", "hello").stdout) == [0.6, 0.8]
+    invoke("run", "nano", "hello", "--no-truncate", "--dimensions", "1", "--keepalive", "1m")
+    plain, chosen = fake.asked("/api/embed")
+    assert plain == {"model": "nano", "input": "hello"}
+    assert chosen == {**plain, "truncate": False, "dimensions": 1, "keep_alive": "1m"}
 
 
 @pytest.mark.parametrize(
