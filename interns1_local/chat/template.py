@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
 
 from interns1_local.chat.message import Image, Message, Text, ToolCall
-from interns1_local.chat.template_environment import MAX_OUTPUT, BoundedRange, TemplateEnvironment
+from interns1_local.chat.template_environment import BoundedRange, TemplateEnvironment
+from interns1_local.chat.template_limits import MAX_OUTPUT, limits
 from interns1_local.errors import BadRequest, Unsupported
 
 # What templates write for a picture or a film. In a template's source each is replaced by a mark that nobody can write.
@@ -95,6 +96,7 @@ class ChatTemplate:
     def _render(self, variables: dict[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
+        limits.start()
         try:
             for piece in self._template.generate(variables):
                 size += len(piece)

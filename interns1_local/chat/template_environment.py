@@ -15,9 +15,9 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from interns1_local.chat.template_limits import Bounding, bounded_filter, check_growth, join, joined, limits
 from interns1_local.errors import BadRequest
 
-MAX_OUTPUT = 32_000_000
 MAX_STEPS = 1_000_000
 _WIDE_FIELD = re.compile(r"\d{5}|\*")
 
@@ -40,15 +40,35 @@ class GenerationBlocks(Extension):
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """One environment for all templates of models."""
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    intercepted_binops = frozenset({"*", "**", "%", "+"})
+    # Jinja puts together what a macro or a block has written with this.
+    concat = staticmethod(join)
+    joined = staticmethod(joined)
+    step = staticmethod(limits.step)
 
     def __init__(self, now: Callable[[], datetime] = datetime.now) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
         self.filters["tojson"] = to_json
+        self.filters = {name: bounded_filter(name, function) for name, function in self.filters.items()}
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = lambda format: now().strftime(format)
 
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = Bounding().visit(super()._parse(source, name, filename))
+        return tree
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, str):
+            check_growth(function.__name__, owner, (*args, *kwargs.values()))
+        return super().call(context, function, *args, **kwargs)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+":
+            if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+                limits.make(len(left) + len(right))
+            return super().call_binop(context, operator, left, right)
         if operator == "**":
             raise SecurityError("powers are not allowed in chat templates")
         if operator == "%" and isinstance(left, str) and _WIDE_FIELD.search(left):
