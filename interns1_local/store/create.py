@@ -32,6 +32,8 @@ Status = dict[str, Any]
 Progress = Callable[[Status], None]
 
 _PROGRESS_SECONDS = 0.06
+# What of a config a Modelfile says, and no file.
+_CHOSEN = ("renderer", "parser", "requires")
 # Ollama's clients draw one bar for a digest; the work of a conversion has none.
 _NO_DIGEST = "0000000000000000000"
 _REPAIRING = "repairing the vision file: its position rows do not suit llama.cpp"
@@ -75,7 +77,7 @@ def plan_from_modelfile(
         "parameters": modelfile.parameters,
         "messages": tuple(modelfile.messages),
         "adapter": adapter_files(modelfile.last("adapter"), base_dir),
-        "config": {key: value for key in ("renderer", "parser", "requires") if (value := modelfile.last(key))},
+        "config": {key: value for key in _CHOSEN if (value := modelfile.last(key))},
     }
     if len(paths) == 1 and paths[0].is_dir():
         return ModelPlan(folder=paths[0], **shared)
@@ -128,7 +130,8 @@ def _model_layers(
             return dict(plan.base.config), layers
         model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report, {})
         layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
-        return _describe(store, layers), layers
+        chosen = {key: value for key, value in plan.base.config.items() if key in _CHOSEN}
+        return {**_describe(store, layers), **chosen}, layers
     if plan.checkpoint is not None:
         layers = _convert(store, plan.checkpoint, plan.quantize, workspace, report)
     elif any(file.lower().endswith(".safetensors") for file in plan.files):

@@ -78,10 +78,10 @@ def test_from_a_checkpoint(store: ModelStore, checkpoint: Path) -> None:
 
 
 def test_quantize_a_model(store: ModelStore, checkpoint: Path) -> None:
-    base = create(store, ModelName.parse("base"), ModelPlan(folder=checkpoint, system="S"))
+    base = create(store, ModelName.parse("base"), ModelPlan(folder=checkpoint, system="S", config={"parser": "p"}))
     assert base.config["file_type"] == "BF16"
     model = create(store, NEW, ModelPlan(base=base, quantize="Q4_K_M"))
-    assert (model.config["file_type"], model.system) == ("Q4_K_M", "S")
+    assert (model.config["file_type"], model.config["parser"], model.system) == ("Q4_K_M", "p", "S")
     assert model.model_path.stat().st_size < base.model_path.stat().st_size
     with pytest.raises(InternS1Error, match="only supported for F16, BF16 and F32 models"):
         create(store, NEW, ModelPlan(base=model, quantize="Q8_0"))

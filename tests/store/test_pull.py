@@ -19,7 +19,7 @@ import pytest
 
 from interns1_local.errors import BadRequest, Cancelled, InternS1Error
 from interns1_local.store import download
-from interns1_local.store.manifest import MODEL, SYSTEM, Manifest
+from interns1_local.store.manifest import ADAPTER, MODEL, SYSTEM, Manifest
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.pull import pull, push
 from interns1_local.store.remote import RemoteError
@@ -265,7 +265,7 @@ def test_no_server(store: ModelStore) -> None:
 
 def test_push_and_pull_back(store: ModelStore, registry: Registry, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("interns1_local.store.registry.UPLOAD_BYTES", 70_000)
-    registry.add_model("lab/model", {**model_layers(SIZE), SYSTEM: b"Hello."})
+    registry.add_model("lab/model", {**model_layers(SIZE), SYSTEM: b"Hello.", ADAPTER: b"a lora"})
     pulled(store, registry)
     raw = store.raw_manifest(store.resolve(f"{registry.host}/lab/model").name)
     with registry_server() as other:
@@ -282,4 +282,6 @@ def test_push_and_pull_back(store: ModelStore, registry: Registry, tmp_path: Pat
         assert figures(again, digest) == [SIZE], "what the registry has is not sent again"
         second = ModelStore(tmp_path / "second")
         pull(second, f"http://{other.host}/mine/copy:v1", insecure=True)
-        assert second.resolve(f"{other.host}/mine/copy:v1").system == "Hello."
+        model = second.resolve(f"{other.host}/mine/copy:v1")
+        assert model.system == "Hello."
+        assert model.adapter_path is not None and model.adapter_path.read_bytes() == b"a lora"
