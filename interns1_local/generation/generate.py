@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from interns1_local.chat.events import Truncation
@@ -19,17 +20,11 @@ from interns1_local.generation.answer import Answer, AnswerPlan
 from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
 from interns1_local.generation.media_parts import media_parts
-from interns1_local.generation.prepare import (
-    all_messages,
-    options_in_force,
-    sampling_params,
-    template_in_use,
-    thought_rules,
-    token_limit,
-)
-from interns1_local.generation.prompt import ChatPrompt, fit
+from interns1_local.generation.opened_chat import open_chat, open_chat_aside
+from interns1_local.generation.prepare import options_in_force, sampling_params, thought_rules, token_limit
+from interns1_local.generation.prompt import fit
 from interns1_local.generation.requests import ChatRequest, GenerationEvent, TextRequest
-from interns1_local.generation.thinking import template_variables, think_choice, with_thinking_prompt
+from interns1_local.generation.thinking import template_variables
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.protocol import GenerateRequest
 
@@ -53,44 +48,43 @@ async def chat_choices(
 ) -> AsyncGenerator[tuple[int, GenerationEvent]]:
     """`n` answers to a conversation at once: their events, each with the index of its answer."""
     started = time.monotonic()
-    model = await asyncio.to_thread(abilities, request.model)
-    options = options_in_force(request.model, model.facts, request.options)
-    template = template_in_use(request, model)
-    think = think_choice(request, options, template, model)
-    messages = with_thinking_prompt(all_messages(request), model, think)
-    held = await asyncio.to_thread(chat_rules, request, template, model.facts)
-    media = await media_parts(messages, model.facts, options)
-    prompt = ChatPrompt(template, request.tools, think, template_variables(request), media)
+    chat = await open_chat_aside(request)
+    options, template = chat.options, chat.template
+    held = await asyncio.to_thread(chat_rules, request, template, chat.model.facts)
+    prompt = await chat.prompt()
     limit = token_limit(options, request.max_tokens)
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
 
-        def answer(index: int, kept: Sequence[Message], before: list[str], truncation: Truncation | None) -> Answer:
+        def answers(
+            kept: Sequence[Message], before: list[str], truncation: Truncation | None
+        ) -> AsyncGenerator[tuple[int, GenerationEvent]]:
             parts, opens_thought = prompt.render(kept)
-            parser = ResponseParser(
-                reasoning=template.supports_thinking,
-                starts_in_reasoning=opens_thought,
-                tool_grammar=detect(template.source) if request.tools and request.tool_choice != "none" else None,
-                tools=request.tools,
-            )
-            rules = thought_rules(request, options, template, opens_thought, think)
-            sampling = of_choice(sampling_params(options, request), index)
-            runner_request = GenerateRequest(
+            whole = GenerateRequest(
                 [*before, *parts],
-                sampling,
+                sampling_params(options, request),
                 limit,
-                thought=rules,
+                thought=thought_rules(request, options, template, opens_thought, chat.think),
                 grammar=held.grammar,
                 grammar_after=held.after,
                 forbidden=held.forbidden,
             )
             calls = None if request.parallel_tool_calls else 1
             plan = AnswerPlan(options.get("stop", ()), started, request.return_context, calls, truncation)
-            return Answer(lease, runner_request, parser, plan)
+
+            def answer(index: int) -> Answer:
+                parser = ResponseParser(
+                    reasoning=template.supports_thinking,
+                    starts_in_reasoning=opens_thought,
+                    tool_grammar=detect(template.source) if request.tools and request.tool_choice != "none" else None,
+                    tools=request.tools,
+                )
+                return Answer(lease, replace(whole, sampling=of_choice(whole.sampling, index)), parser, plan)
+
+            return together([answer(index).events() for index in range(n)])
 
         before = [await lease.runner.detokenize(list(request.context))] if request.context else []
         try:
-            answers = [answer(index, messages, before, None).events() for index in range(n)]
-            async with aclosing(together(answers)) as events:
+            async with aclosing(answers(chat.messages, before, None)) as events:
                 async for event in events:
                     yield event
             return
@@ -98,9 +92,8 @@ async def chat_choices(
             # Raised before the first event. Counting is left to those prompts that do not fit.
             if not request.truncate or before:
                 raise
-        kept, truncation = await fit(prompt, messages, lease.runner.count, lease.runner.context_length, limit)
-        answers = [answer(index, kept, [], truncation).events() for index in range(n)]
-        async with aclosing(together(answers)) as events:
+        kept, truncation = await fit(prompt, chat.messages, lease.runner.count, lease.runner.context_length, limit)
+        async with aclosing(answers(kept, [], truncation)) as events:
             async for event in events:
                 yield event
 
@@ -143,11 +136,9 @@ async def text_choices(
 
 def render_prompt(request: ChatRequest) -> tuple[str, int]:
     """The prompt as text, with `[img-N]` for its pictures, and how many there are."""
-    model = abilities(request.model)
-    options = options_in_force(request.model, model.facts, request.options)
-    template = template_in_use(request, model)
-    think = think_choice(request, options, template, model)
-    messages = with_thinking_prompt(all_messages(request), model, think)
-    prompt = template.render(messages, tools=request.tools or None, think=think, kwargs=template_variables(request))
+    chat = open_chat(request)
+    prompt = chat.template.render(
+        chat.messages, tools=request.tools or None, think=chat.think, kwargs=template_variables(request)
+    )
     text = "".join(f"[img-{part.index}]" if isinstance(part, MediaRef) else part for part in prompt)
     return text, sum(isinstance(part, MediaRef) for part in prompt)

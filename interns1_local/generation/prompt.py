@@ -36,6 +36,11 @@ class ChatPrompt:
         return parts, ends_in_think(prompt)
 
 
+def countable(parts: Parts) -> list[str | int]:
+    """A prompt's parts as the worker counts them: texts, and how many tiles a picture has."""
+    return [part if isinstance(part, str) else len(part) for part in parts]
+
+
 async def fit(
     prompt: ChatPrompt, messages: Sequence[Message], count: Count, context_length: int, answer_tokens: int | None
 ) -> tuple[list[Message], Truncation | None]:
@@ -49,7 +54,7 @@ async def fit(
 
     async def size(kept: Sequence[Message]) -> int:
         parts, _ = prompt.render(kept)
-        return await count([part if isinstance(part, str) else len(part) for part in parts])
+        return await count(countable(parts))
 
     whole = await size(messages)
     # A prompt that fits as it is stays as it is, however little room it leaves.
