@@ -13,6 +13,7 @@ import numpy as np
 from convert.architectures import internlm2, internlm3, qwen3
 from convert.checkpoint import Checkpoint, Rows
 from convert.errors import BrokenCheckpoint, UnsupportedArchitecture
+from convert.plan import paired_rows
 from quant.gguf_file import GGUFMetadata
 from quant.gguf_output import TensorSpec, create
 
@@ -148,9 +149,6 @@ def _head_count(base: GGUFMetadata, part: str) -> int:
 
 
 def _paired(values: Rows, n_heads: int, name: str) -> Rows:
-    """Rows of each head as `plan.heads` orders them: the two that one rotation joins stand together."""
-    n_rows, columns = values.shape
-    if n_rows % (2 * n_heads):
-        raise BrokenCheckpoint(f"The adapter's tensor {name} has {n_rows} rows, which are not {n_heads} heads.")
-    halves = values.reshape(n_heads, 2, n_rows // n_heads // 2, columns)
-    return halves.swapaxes(1, 2).reshape(n_rows, columns)
+    if len(values) % (2 * n_heads):
+        raise BrokenCheckpoint(f"The adapter's tensor {name} has {len(values)} rows, which are not {n_heads} heads.")
+    return paired_rows(values, n_heads)

@@ -115,12 +115,18 @@ def heads(
             return _piece(entry, size, lambda first, last: read(start + first, start + last))
 
         def read_paired(first: int, last: int) -> Rows:
-            halves = read(start, start + size).reshape(2, size // 2, columns)
-            return halves.swapaxes(0, 1).reshape(size, columns)[first:last]
+            return paired_rows(read(start, start + size), 1)[first:last]
 
         return _piece(entry, size, read_paired, whole=True)
 
     return TensorPlan(name, (len(starts) * size, columns), [piece(start) for start in starts])
+
+
+def paired_rows(rows: Rows, n_heads: int) -> Rows:
+    """The rows of `n_heads` heads, in each of which the two that one rotation joins come to stand together."""
+    size = len(rows) // n_heads
+    halves = rows.reshape(n_heads, 2, size // 2, rows.shape[-1])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def rolled(checkpoint: Checkpoint, source: str, name: str, n_rows: int, columns: int) -> TensorPlan:
