@@ -15,12 +15,13 @@ import numpy.typing as npt
 from interns1_local.api.answer import Answer, collect
 from interns1_local.api.arguments import ChatArguments, Options, TextArguments, read_arguments, read_options
 from interns1_local.api.conversation import Conversation, Turn, is_batch, read_conversation
-from interns1_local.api.model import open_model, spec_of
+from interns1_local.api.model import open_model
 from interns1_local.config import FOREVER, load_settings
 from interns1_local.errors import BadRequest
 from interns1_local.generation import ChatRequest, GenerationEvent, TextRequest, generate_chat, generate_text
 from interns1_local.generation.pool import EmbedRequest, ScoreRequest, embed, score
 from interns1_local.runners.model_scheduler import ModelScheduler
+from interns1_local.runners.model_spec import ModelSpec
 
 Vectors = npt.NDArray[np.float32]
 Batch = list[str] | Sequence[Sequence[Turn]]
@@ -147,6 +148,6 @@ class AsyncInterns1:
 
     def _started(self) -> ModelScheduler:
         if self._scheduler is None:
-            spec = spec_of(self._model, self._options)
+            spec = ModelSpec.of(self._model, self._options)
             self._scheduler = ModelScheduler(self._settings, lambda name: spec)
         return self._scheduler

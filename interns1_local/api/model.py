@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest, ModelNotFound
-from interns1_local.runners.model_spec import LoadOptions, ModelSpec, read_model_facts
+from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.store.adapter import adapter_file
 from interns1_local.store.create import plan_from_modelfile
 from interns1_local.store.manifest import CONFIG_TYPE, TEMPLATE_GIVEN, Layer, Manifest
@@ -19,7 +17,6 @@ from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.modelfile import parse
 from interns1_local.store.name import ModelName
 from interns1_local.store.nano import is_nano, pull_nano
-from interns1_local.store.options import check_options
 from interns1_local.store.sidecars import (
     SIDECAR_ARCHITECTURE,
     missing_science,
@@ -45,12 +42,6 @@ def open_model(name: str | Path, mmproj: Path | None, settings: Settings) -> Sto
         reason = "is a folder: make a model of what is in it (interns1 create)" if path.is_dir() else "is not there"
         raise ModelNotFound(f"{path} {reason}; a GGUF file, a Modelfile or a stored model's name was expected")
     return _stored(store, str(name))
-
-
-def spec_of(model: StoredModel, options: Mapping[str, Any]) -> ModelSpec:
-    load = LoadOptions.from_options({**check_options(model.params), **options})
-    files = model.model_path, model.mmproj_path
-    return ModelSpec(model.name.short, model.digest, *files, load, model.sidecar_path, model.adapter_path)
 
 
 def _stored(store: ModelStore, name: str) -> StoredModel:

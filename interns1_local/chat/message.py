@@ -20,6 +20,10 @@ class Image:
     data: bytes = field(repr=False)
     max_patches: int | None = None
 
+    @property
+    def n_bytes(self) -> int:
+        return len(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -29,6 +33,10 @@ class Video:
     frames: tuple[bytes, ...] = field(default=(), repr=False)
     num_frames: int | None = None
     fps: float | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.data) + sum(map(len, self.frames))
 
 
 Part = Text | Image | Video

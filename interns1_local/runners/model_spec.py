@@ -15,6 +15,8 @@ from interns1_local.media.image import TileSpec
 from interns1_local.media.video import FRAME_PREFIX
 from interns1_local.runners.rope_scaling import DynamicRope
 from interns1_local.store.mmproj_repair import needs_repair
+from interns1_local.store.model_store import StoredModel
+from interns1_local.store.options import check_options
 from interns1_local.store.sidecars import known_keys, missing_science
 from quant.errors import QuantError
 from quant.gguf_file import GGUFMetadata, read_metadata
@@ -103,6 +105,13 @@ class ModelSpec:
     sidecar_path: Path | None = None
     # A LoRA that every context of the model applies.
     adapter_path: Path | None = None
+
+    @classmethod
+    def of(cls, model: StoredModel, options: Mapping[str, Any] | None = None) -> ModelSpec:
+        """Of a model whose Modelfile's options hold, but for those of `options`."""
+        load = LoadOptions.from_options({**check_options(model.params), **(options or {})})
+        files = model.model_path, model.mmproj_path
+        return cls(model.name.short, model.digest, *files, load, model.sidecar_path, model.adapter_path)
 
     @property
     def size(self) -> int:

@@ -14,29 +14,25 @@ from starlette.responses import Response
 
 from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallDelta, ToolCallEvent, Usage
 from interns1_local.errors import BadRequest, InternS1Error
-from interns1_local.generation import generate_chat
+from interns1_local.generation import ChatRequest, generate_chat
 from interns1_local.generation.count import count_prompt
 from interns1_local.server.anthropic_request import read_request
 from interns1_local.server.errors import GoJSONResponse, anthropic_error, to_json
 from interns1_local.server.image_urls import inline_image_urls
-from interns1_local.server.json_body import read_fields
-from interns1_local.server.services import services_of
+from interns1_local.server.json_body import Fields, read_fields
+from interns1_local.server.services import Services, services_of
 from interns1_local.server.streaming import SSE, Json, stream, until_disconnect
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 async def messages(request: Request) -> Response:
-    services = services_of(request)
     fields = await read_fields(request, "MessagesRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     if (fields.integer("max_tokens") or 0) < 1:
         raise BadRequest("max_tokens is required and must be positive")
-    await inline_image_urls(fields.values, services.settings)
-    chat_request = read_request(fields, await services.model(name))
-    events = generate_chat(services.scheduler, chat_request)
+    services = services_of(request)
+    events = generate_chat(services.scheduler, await _chat_request(services, fields))
     message = _Message(name)
     if fields.flag("stream"):
         return await stream(request, message.events(events), SSE, _event_error)
@@ -46,14 +42,15 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """POST /v1/messages/count_tokens: the tokens that a request's prompt would have."""
     services = services_of(request)
-    fields = await read_fields(request, "MessagesRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
-    await inline_image_urls(fields.values, services.settings)
-    chat_request = read_request(fields, await services.model(name))
+    chat_request = await _chat_request(services, await read_fields(request, "MessagesRequest"))
     count = await until_disconnect(request, count_prompt(services.scheduler, chat_request))
     return GoJSONResponse({"input_tokens": count})
+
+
+async def _chat_request(services: Services, fields: Fields) -> ChatRequest:
+    name = fields.required("model")
+    await inline_image_urls(fields.values, services.settings)
+    return read_request(fields, await services.model(name))
 
 
 @dataclass(slots=True)

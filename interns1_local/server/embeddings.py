@@ -45,9 +45,7 @@ async def ollama_embeddings(request: Request) -> Response:
     """The older route: one prompt, its vector as the model gives it."""
     services = services_of(request)
     fields = await read_fields(request, "EmbeddingRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     model = await _model(services, name)
     prompt = fields.text("prompt")
     keep_alive = keep_alive_seconds(fields.get("keep_alive"))
@@ -61,9 +59,7 @@ async def openai_embeddings(request: Request) -> Response:
     """As OpenAI's clients ask for them: base64 unless they say float, texts or token ids."""
     services = services_of(request)
     fields = await read_fields(request, "EmbedRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     form = fields.text("encoding_format") or "float"
     if form not in ("float", "base64"):
         raise BadRequest(f"Invalid value for 'encoding_format' = {form}. Supported values: ['float', 'base64'].")

@@ -50,6 +50,13 @@ class Fields:
     def object(self, name: str, go_type: str = "map[string]interface {}") -> dict[str, Any] | None:
         return self._typed(name, (dict,), go_type, None)  # type: ignore[no-any-return]
 
+    def required(self, name: str) -> str:
+        """A text that is not empty; BadRequest without it."""
+        text = self.text(name)
+        if not text:
+            raise BadRequest(f"{name} is required")
+        return text
+
     def child(self, name: str, struct: str) -> Fields | None:
         value = self.object(name, struct)
         return None if value is None else Fields(value, self._struct, f"{self._path}{name}.")

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent
-from interns1_local.errors import BadRequest
 from interns1_local.generation import ChatRequest, GenerationEvent, Logprobs, generate_chat, render_prompt
 from interns1_local.server import ollama_messages as wire
 from interns1_local.server.answer_fields import budgets, ollama_format, tool_choice, truncates
@@ -26,9 +25,7 @@ async def chat(request: Request) -> Response:
     services = services_of(request)
     fields = await read_fields(request, "ChatRequest")
     wire.read_logprobs(fields)
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     messages = wire.read_messages(fields)
     model = await services.model(name)
     keep_alive = keep_alive_seconds(fields.get("keep_alive"))

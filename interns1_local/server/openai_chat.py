@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallDelta, ToolCallEvent, Usage
-from interns1_local.errors import BadRequest
 from interns1_local.generation import GenerationEvent, Logprobs, chat_choices, check_number, usage_of
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.image_urls import inline_image_urls
@@ -52,9 +51,7 @@ class Completion:
 async def chat_completions(request: Request) -> Response:
     services = services_of(request)
     fields = await read_fields(request, "ChatCompletionRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     await inline_image_urls(fields.values, services.settings)
     chat_request = read_chat(fields, await services.model(name))
     n = read_n(fields)

@@ -58,9 +58,7 @@ class Wanted:
 async def completions(request: Request) -> Response:
     services = services_of(request)
     fields = await read_fields(request, "CompletionRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     model = await services.model(name)
     wanted = await asyncio.to_thread(_read, fields, model)
     choices = text_choices(services.scheduler, wanted.requests, wanted.best_of)

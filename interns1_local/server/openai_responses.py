@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from interns1_local.errors import BadRequest, InternS1Error
+from interns1_local.errors import InternS1Error
 from interns1_local.generation import generate_chat
 from interns1_local.server.errors import GoJSONResponse, as_ours, openai_error
 from interns1_local.server.image_urls import inline_image_urls
@@ -24,9 +24,7 @@ from interns1_local.server.streaming import SSE, Json, sse_event, stream, until_
 async def create(request: Request) -> Response:
     services = services_of(request)
     fields = await read_fields(request, "ResponsesRequest")
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
+    name = fields.required("model")
     await inline_image_urls(fields.values, services.settings)
     memory = _memory(request)
     previous = fields.text("previous_response_id")

@@ -58,13 +58,14 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
     ("POST", "/api/generate"): (
         "An answer to one prompt.",
         {**_OLLAMA, "prompt": "text", "suffix": "text", "system": "text", "template": "text", "context": "integers",
-         "raw": "flag", "images": "texts"},
+         "raw": "flag", "images": "texts", "videos": "array"},
         ("model",),
     ),
     ("POST", "/api/create"): (
         "Make a model of files or of another model.",
         {**_MODEL, "name": "text", "from": "text", "files": "object", "quantize": "text", "template": "text",
-         "license": "any", "system": "text", "parameters": "object", "messages": "array", "stream": "flag"},
+         "license": "any", "system": "text", "parameters": "object", "messages": "array", "stream": "flag",
+         "adapters": "object", "renderer": "text", "parser": "text", "requires": "text"},
         ("model",),
     ),
     ("POST", "/api/pull"): (
@@ -77,7 +78,11 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
     ),
     ("HEAD", "/api/blobs/{digest}"): ("Whether a blob is here.", {}, ()),
     ("POST", "/api/blobs/{digest}"): ("Upload a blob: raw bytes.", {}, ()),
-    ("POST", "/api/tokenize"): ("How a model reads a text.", {**_MODEL, **_KEPT, "content": "text"}, ("model",)),
+    ("POST", "/api/tokenize"): (
+        "How a model reads a text.",
+        {**_MODEL, **_KEPT, "content": "text", "text": "text", "details": "flag", "stock": "flag"},
+        ("model",),
+    ),
     ("POST", "/api/detokenize"): ("The text of token ids.", {**_MODEL, **_KEPT, "tokens": "array"}, ("model",)),
     ("POST", "/api/embed"): (
         "Vectors of texts.",

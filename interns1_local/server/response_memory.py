@@ -26,7 +26,7 @@ class Stored:
     def n_bytes(self) -> int:
         """About as much as it takes: texts and pictures."""
         parts = [part for message in self.messages for part in message.content]
-        return 1000 + sum(len(part.text) if isinstance(part, Text) else len(part.data) for part in parts)
+        return 1000 + sum(len(part.text) if isinstance(part, Text) else part.n_bytes for part in parts)
 
 
 class ResponseMemory:

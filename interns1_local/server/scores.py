@@ -36,7 +36,7 @@ async def openai_score(request: Request) -> Response:
         name, conversations, _ = _conversations(fields)
         found = await until_disconnect(request, _score(services, fields, name, conversations))
         return GoJSONResponse(_list(name, found.values, found.tokens))
-    name = _name(fields)
+    name = fields.required("model")
     first, second = _texts(fields, "text_1"), _texts(fields, "text_2")
     if len(first) not in (1, len(second)):
         raise BadRequest(f"text_1 has {len(first)} texts and text_2 {len(second)}; one, or as many, were expected")
@@ -51,7 +51,7 @@ async def rerank(request: Request) -> Response:
     """The documents that answer the query best, first."""
     services = services_of(request)
     fields = await read_fields(request, "RerankRequest")
-    name, query, documents = _name(fields), fields.text("query"), _documents(fields)
+    name, query, documents = fields.required("model"), fields.text("query"), _documents(fields)
     if not query or not documents:
         raise BadRequest("rerank needs a query and documents")
     top = fields.integer("top_n")
@@ -80,7 +80,7 @@ async def _score(services: Services, fields: Fields, name: str, conversations: S
 
 def _conversations(fields: Fields) -> tuple[str, list[list[Message]], bool]:
     """The model's name, the conversations, and whether it was one."""
-    name, given = _name(fields), fields.array("conversations")
+    name, given = fields.required("model"), fields.array("conversations")
     if given is None:
         return name, [_messages(fields.values)], True
     return name, [_messages({"messages": item} if isinstance(item, list) else item) for item in given], False
@@ -93,13 +93,6 @@ def _messages(holder: Any) -> list[Message]:
     if not messages:
         raise BadRequest("a conversation to be scored has no messages")
     return messages
-
-
-def _name(fields: Fields) -> str:
-    name = fields.text("model")
-    if not name:
-        raise BadRequest("model is required")
-    return name
 
 
 def _texts(fields: Fields, name: str) -> list[str]:

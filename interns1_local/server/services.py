@@ -11,11 +11,10 @@ from starlette.requests import Request
 from interns1_local.config import Settings, parse_duration
 from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.runners.model_scheduler import ModelScheduler
-from interns1_local.runners.model_spec import LoadOptions, ModelSpec
+from interns1_local.runners.model_spec import ModelSpec
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.name import ModelName
 from interns1_local.store.nano import is_nano, pull_nano
-from interns1_local.store.options import check_options
 
 
 @dataclass(slots=True)
@@ -50,10 +49,7 @@ def resolver(store: ModelStore) -> Any:
     """The scheduler's way from a name to the files and the load options of its Modelfile."""
 
     def resolve(name: str) -> ModelSpec:
-        model = store.resolve(name)
-        options = LoadOptions.from_options(check_options(model.params))
-        files = model.model_path, model.mmproj_path
-        return ModelSpec(model.name.short, model.digest, *files, options, model.sidecar_path, model.adapter_path)
+        return ModelSpec.of(store.resolve(name))
 
     return resolve
 
