@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quant.errors import BadTensor, OutputError
+from quant.file_claim import claim
 from quant.ggml_types import ggml_type
 from quant.gguf_file import ALIGNMENT, MAGIC, MAX_DIMENSIONS, TensorInfo, align
 from quant.gguf_values import encode_string, encode_value
@@ -177,7 +178,7 @@ def _open_partial(partial: Path, path: Path, size: int) -> int:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    if not _claim(descriptor, partial):
+    if not claim(descriptor, partial):
         os.close(descriptor)
         raise OutputError(f"{path} is being written by another run.")
     return descriptor
@@ -190,20 +191,6 @@ def _blocks_of(path: Path) -> int:
     except OSError:
         return 0
     return int(getattr(status, "st_blocks", 0)) * 512
-
-
-def _claim(descriptor: int, partial: Path) -> bool:
-    """Hold the file while it is written, so that two runs cannot mix their bytes. Not available on Windows."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The other run may have finished and given its file the final name since we opened it.
-        return os.path.samestat(os.fstat(descriptor), os.stat(partial))
-    except OSError:
-        return False
 
 
 def _sync_folder(folder: Path) -> None:

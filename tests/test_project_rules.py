@@ -24,6 +24,7 @@ ROWS = [
     {"runners"},
     {"store", "chat", "tokenizer", "media", "engine", "nano", "reference"},
     {"config"},
+    {"addresses"},
     {"errors"},
 ]
 EXTRA_EDGES = {
@@ -33,6 +34,7 @@ EXTRA_EDGES = {
     "interns1_local.store.adapter": {"convert", "quant"},
     "interns1_local.store.nano": {"nano", "convert", "quant"},
     "interns1_local.store.shards": {"quant"},
+    "interns1_local.store.download": {"quant"},
     "interns1_local.store.sidecars": {"convert", "quant"},
     "interns1_local.store.mmproj_repair": {"quant"},
     "interns1_local.engine.vision_order": {"quant"},

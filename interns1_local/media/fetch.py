@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpcore
 
+from interns1_local.addresses import is_public
 from interns1_local.errors import MediaError
 
 MAX_BYTES = 50 * 2**20
@@ -114,18 +114,6 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
             if not self._rules.public:
                 raise MediaError(f"images may not be fetched from {host}; allowed: {', '.join(self._rules.hosts)}")
             # All of them, since a mixed answer is how a private address is smuggled in.
-            if not all(_is_public(address) for address in addresses):
+            if not all(is_public(address) for address in addresses):
                 raise MediaError(f"images may not be fetched from {host}: it is an address of a private network")
         return addresses[0]
-
-
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        # Forms that carry an IPv4 address, which is where the packet would go.
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is not None:
-            return inner.is_global and address.is_global
-        if address in ipaddress.ip_network("64:ff9b::/96"):
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF).is_global
-    return address.is_global and not address.is_multicast

@@ -46,36 +46,26 @@ def adapter_files(source: str | None, base_dir: Path) -> dict[str, Path]:
     return {file.name: file for file in found}
 
 
-def with_adapter(
-    store: ModelStore,
+def replace_adapter(
     layers: list[Layer],
+    store: ModelStore,
     files: Mapping[str, Path],
-    known: set[str],
     workspace: Path,
     report: Callable[[dict[str, Any]], None],
-) -> list[Layer]:
-    """The layers with the adapter of `files` in the place of an old one; without files, as they are.
-
-    `known` were the blobs before this create: the others go when the adapter does not fit.
-    """
-    if not files:
-        return layers
+) -> None:
+    """Put the adapter of `files` in the place of an old one. Raises BadRequest when it does not fit the model."""
     model = next(layer for layer in layers if layer.media_type == media.MODEL)
-    try:
-        model_path, converts = store.blobs.path(model.digest), any(map(_is_safetensors, files))
-        if converts:
-            report({"status": "converting adapter"})
-            path = _convert(files, model_path, workspace)
-        else:
-            path = adapter_file(files)
-            report({"status": "parsing GGUF"})
-        for warning in check_adapter(path, model_path):
-            report({"status": f"warning: {warning}"})
-    except BaseException:
-        store.discard({layer.digest for layer in layers} - known)
-        raise
+    model_path, converts = store.blobs.path(model.digest), any(map(_is_safetensors, files))
+    if converts:
+        report({"status": "converting adapter"})
+        path = _convert(files, model_path, workspace)
+    else:
+        path = adapter_file(files)
+        report({"status": "parsing GGUF"})
+    for warning in check_adapter(path, model_path):
+        report({"status": f"warning: {warning}"})
     kept = [layer for layer in layers if layer.media_type != media.ADAPTER]
-    return [*kept, (adopt if converts else blob_layer)(store, path, media.ADAPTER)]
+    layers[:] = [*kept, (adopt if converts else blob_layer)(store, path, media.ADAPTER)]
 
 
 def check_adapter(path: Path, model_path: Path) -> list[str]:

@@ -25,6 +25,12 @@ def check_digest(digest: str) -> str:
     return "sha256:" + digest[7:].lower()
 
 
+def digest_of_file(path: Path) -> str:
+    """The digest that the file would have as a blob. It is read whole."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class BlobWriter:
     """A blob in the making: hashed as it is written, named only by `commit`."""
 
@@ -66,6 +72,10 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         return self.folder / check_digest(digest).replace(":", "-")
 
+    def digest_of(self, path: Path) -> str | None:
+        """The digest of a blob by its path; None for a file that lies elsewhere."""
+        return path.name.replace("-", ":", 1) if path.parent == self.folder else None
+
     def has(self, digest: str) -> bool:
         return self.path(digest).is_file()
 
@@ -101,10 +111,9 @@ class BlobStore:
 
     def adopt(self, path: Path) -> tuple[str, int]:
         """Take over a finished file that lies on the same disk (a conversion's output), without a copy."""
-        with path.open("rb") as source:
-            digest = "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
-            size = os.fstat(source.fileno()).st_size
+        digest = digest_of_file(path)
         with path.open("r+b") as written:
+            size = os.fstat(written.fileno()).st_size
             os.fsync(written.fileno())
         publish(path, self.path(digest))
         return digest, size

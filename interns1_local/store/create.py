@@ -12,8 +12,16 @@ from typing import Any
 
 from interns1_local.errors import BadRequest, InternS1Error, Unsupported
 from interns1_local.store import manifest as media
-from interns1_local.store.adapter import adapter_files, with_adapter
-from interns1_local.store.create_files import adopt, blob_layer, foreign_errors, link_files, open_workspace, read_gguf
+from interns1_local.store.adapter import adapter_files, replace_adapter
+from interns1_local.store.create_files import (
+    adopt,
+    blob_layer,
+    foreign_errors,
+    link_files,
+    new_layers,
+    open_workspace,
+    read_gguf,
+)
 from interns1_local.store.manifest import Layer, Manifest
 from interns1_local.store.mmproj_repair import needs_repair, repaired_layer
 from interns1_local.store.model_store import ModelStore, StoredModel
@@ -95,10 +103,10 @@ def plan_from_modelfile(
 def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progress | None = None) -> StoredModel:
     """Make the model `name`. The manifest is written last, so a create that fails leaves no model behind."""
     report = progress or (lambda status: None)
-    with open_workspace(store) as workspace:
-        known = set(store.blobs.digests()) if plan.adapter else set[str]()
-        config, layers = _model_layers(store, name, plan, workspace, report)
-        layers = with_adapter(store, layers, plan.adapter, known, workspace, report)
+    with open_workspace(store) as workspace, new_layers(store) as layers:
+        config = _add_model(layers, store, name, plan, workspace, report)
+        if plan.adapter:
+            replace_adapter(layers, store, plan.adapter, workspace, report)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
     if plan.template or (plan.base is not None and plan.base.template_given):
@@ -121,32 +129,35 @@ def human_count(count: int) -> str:
     return str(count)
 
 
-def _model_layers(
-    store: ModelStore, name: ModelName, plan: ModelPlan, workspace: Path, report: Progress
-) -> tuple[dict[str, Any], list[Layer]]:
+def _add_model(
+    layers: list[Layer], store: ModelStore, name: ModelName, plan: ModelPlan, workspace: Path, report: Progress
+) -> dict[str, Any]:
+    """Put the model's own layers into `layers`; gives its config."""
     if plan.base is not None:
-        layers = [_sound_layer(store, layer, workspace, report) for layer in plan.base.manifest.layers]
+        for layer in plan.base.manifest.layers:
+            if layer.media_type == media.MODEL and plan.quantize:
+                layers.append(_add_gguf(store, plan.base.model_path, plan.quantize, workspace, report, {}))
+            else:
+                layers.append(_sound_layer(store, layer, workspace, report))
         if not plan.quantize:
-            return dict(plan.base.config), layers
-        model = _add_gguf(store, plan.base.model_path, plan.quantize, workspace, report, {})
-        layers = [model if layer.media_type == media.MODEL else layer for layer in layers]
+            return dict(plan.base.config)
         chosen = {key: value for key, value in plan.base.config.items() if key in _CHOSEN}
-        return {**_describe(store, layers), **chosen}, layers
+        return {**_describe(store, layers), **chosen}
     if plan.checkpoint is not None:
-        layers = _convert(store, plan.checkpoint, plan.quantize, workspace, report)
+        _convert(layers, store, plan.checkpoint, plan.quantize, workspace, report)
     elif any(file.lower().endswith(".safetensors") for file in plan.files):
         # The converter names a model for its folder when the checkpoint does not name it.
         folder = workspace / "files" / name.model
         link_files(plan.files, folder)
-        layers = _convert(store, folder, plan.quantize, workspace, report)
+        _convert(layers, store, folder, plan.quantize, workspace, report)
     elif plan.folder is not None and any(plan.folder.glob("*.safetensors")):
-        layers = _convert(store, plan.folder, plan.quantize, workspace, report)
+        _convert(layers, store, plan.folder, plan.quantize, workspace, report)
     else:
-        layers = _gguf_layers(store, plan, workspace, report)
-    return _describe(store, layers), layers
+        _add_files(layers, store, plan, workspace, report)
+    return _describe(store, layers)
 
 
-def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress) -> list[Layer]:
+def _add_files(layers: list[Layer], store: ModelStore, plan: ModelPlan, workspace: Path, report: Progress) -> None:
     if plan.folder is not None:
         sidecars, paths = sidecars_in(plan.folder), sorted(plan.folder.glob("*.gguf"))
     else:
@@ -166,17 +177,14 @@ def _gguf_layers(store: ModelStore, plan: ModelPlan, workspace: Path, report: Pr
     beside = workspace / "sidecars"
     beside.mkdir()
     link_files(sidecars, beside)
-    keys, known, layers = vision_keys(beside), set(store.blobs.digests()), list[Layer]()
-    try:
-        # The model last: it is the one that takes long, and nothing is wrong with the others then.
-        layers += [] if stored else _sidecar_layers(store, models[0], beside, workspace, report)
-        for path in (*stored, *projectors, *models):
-            report({"status": "parsing GGUF"})
-            layers.append(_add_gguf(store, path, plan.quantize, workspace, report, keys))
-    except BaseException:
-        store.discard({layer.digest for layer in layers} - known)
-        raise
-    return layers[::-1]
+    keys = vision_keys(beside)
+    # The model last: it is the one that takes long, and nothing is wrong with the others then.
+    layers += [] if stored else _sidecar_layers(store, models[0], beside, workspace, report)
+    for path in (*stored, *projectors, *models):
+        report({"status": "parsing GGUF"})
+        layers.append(_add_gguf(store, path, plan.quantize, workspace, report, keys))
+    # In a manifest the model comes first.
+    layers.reverse()
 
 
 def _sidecar_layers(store: ModelStore, model: Path, folder: Path, workspace: Path, report: Progress) -> list[Layer]:
@@ -239,8 +247,13 @@ def _media_type(metadata: Any) -> str:
 
 
 def _convert(
-    store: ModelStore, folder: Path | str, quantize: str | None, workspace: Path, report: Progress
-) -> list[Layer]:
+    layers: list[Layer],
+    store: ModelStore,
+    folder: Path | str,
+    quantize: str | None,
+    workspace: Path,
+    report: Progress,
+) -> None:
     """A checkpoint as a model layer and, when it can see, a projector layer."""
     kind = (quantize or "BF16").upper()
     _check_type(kind)
@@ -257,10 +270,9 @@ def _convert(
             mmproj_type=mmproj_type,
             progress=_reporter(report, f"converting model to {kind}"),
         )
-    layers = [adopt(store, model, media.MODEL)]
+    layers.append(adopt(store, model, media.MODEL))
     if mmproj.is_file():
         layers.append(adopt(store, mmproj, media.PROJECTOR))
-    return layers
 
 
 def _override(store: ModelStore, layers: list[Layer], plan: ModelPlan) -> list[Layer]:

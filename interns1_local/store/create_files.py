@@ -15,16 +15,25 @@ from interns1_local.store.manifest import Layer
 from interns1_local.store.model_store import ModelStore
 
 
+@contextmanager
+def new_layers(store: ModelStore) -> Iterator[list[Layer]]:
+    """A list for the layers of a model in the making. Where making it fails, those go that were not there before."""
+    known, layers = set(store.blobs.digests()), list[Layer]()
+    try:
+        yield layers
+    except BaseException:
+        store.discard({layer.digest for layer in layers} - known)
+        raise
+
+
 def blob_layer(store: ModelStore, path: Path, media_type: str) -> Layer:
-    if path.parent == store.blobs.folder:
-        return Layer(media_type, path.name.replace("-", ":", 1), path.stat().st_size)
-    digest, size = store.blobs.add_file(path)
-    return Layer(media_type, digest, size)
+    if (digest := store.blobs.digest_of(path)) is not None:
+        return Layer(media_type, digest, path.stat().st_size)
+    return Layer(media_type, *store.blobs.add_file(path))
 
 
 def adopt(store: ModelStore, path: Path, media_type: str) -> Layer:
-    digest, size = store.blobs.adopt(path)
-    return Layer(media_type, digest, size)
+    return Layer(media_type, *store.blobs.adopt(path))
 
 
 def link_files(files: Mapping[str, Path], folder: Path) -> None:

@@ -6,7 +6,6 @@ Beside the bytes lies a small file that says how far each part is. It is written
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -20,8 +19,9 @@ from pathlib import Path
 import httpx
 
 from interns1_local.errors import InternS1Error
-from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, publish, write_atomically
+from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, digest_of_file, publish, write_atomically
 from interns1_local.store.remote import RemoteError
+from quant.file_claim import claim
 
 PART_BYTES = 64 << 20
 STREAMS = 4
@@ -142,7 +142,7 @@ class _Download:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self._partial, flags, 0o644)
         try:
-            while not _claim(self._descriptor, self._partial):
+            while not claim(self._descriptor, self._partial):
                 if self._blobs.has(self._blob.digest):
                     yield False
                     return
@@ -291,8 +291,7 @@ class _Download:
             ) from error
 
     def _verify(self) -> None:
-        with open(self._partial, "rb") as file:
-            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        digest = digest_of_file(self._partial)
         if digest != self._blob.digest:
             self._partial.unlink(missing_ok=True)
             self._state.unlink(missing_ok=True)
@@ -307,16 +306,3 @@ def _hint(status: int) -> str:
     if status in (401, 403):
         return "it asks for an account, or the account has no right to it"
     return "it is not there any more; pull again for a new list" if status in (404, 410) else "try again later"
-
-
-def _claim(descriptor: int, path: Path) -> bool:
-    """Hold the file against other processes; released when it is closed. Not available on Windows."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
-        return False

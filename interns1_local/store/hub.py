@@ -13,7 +13,7 @@ import httpx
 from interns1_local.errors import InternS1Error, NotFound
 from interns1_local.store.download import RemoteBlob
 from interns1_local.store.name import ModelName
-from interns1_local.store.remote import RemoteError, open_client
+from interns1_local.store.remote import RemoteError, open_client, read_bounded
 
 HUGGING_FACE_HOSTS = ("hf.co", "huggingface.co")
 MODELSCOPE_HOSTS = ("modelscope.cn", "www.modelscope.cn")
@@ -64,12 +64,7 @@ def read_small(hub: Hub, file: HubFile) -> bytes:
         with hub.client.stream("GET", file.url) as response:
             if response.status_code != 200:
                 raise RemoteError(f"{file.path}: the hub answered {response.status_code}")
-            data = b""
-            for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > MAX_SMALL:
-                    raise RemoteError(f"{file.path} is larger than {MAX_SMALL >> 20} MB")
-            return data
+            return read_bounded(response, MAX_SMALL, f"{file.path} is larger than {MAX_SMALL >> 20} MB")
     except httpx.HTTPError as error:
         raise RemoteError(f"{file.path} cannot be fetched: {error or type(error).__name__}") from error
 

@@ -37,7 +37,7 @@ def pull_from_hub(store: ModelStore, name: ModelName, report: Report, quantize: 
         paths |= _sidecars(store, hub, files)
         create(store, name, ModelPlan(files=paths, quantize=quantize), report)
         # What the model was made from and does not hold, such as a vision file that was repaired.
-        store.discard({path.name.replace("-", ":", 1) for path in paths.values()})
+        store.discard({digest for path in paths.values() if (digest := store.blobs.digest_of(path))})
 
 
 def _fetch(store: ModelStore, hub: Hub, choice: Choice, report: Report) -> dict[str, Path]:

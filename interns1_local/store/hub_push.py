@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from interns1_local.errors import InternS1Error, Unsupported
+from interns1_local.store.create import file_type_of
 from interns1_local.store.hub import HUGGING_FACE_HOSTS
 from interns1_local.store.model_store import StoredModel
 from interns1_local.store.remote import RemoteError
@@ -39,8 +40,6 @@ def push_to_hub(model: StoredModel, report: Report) -> None:
                 path_or_fileobj=path, path_in_repo=file, repo_id=repository, commit_message=f"Upload {file}"
             )
             report({"status": f"pushing {file}", "total": path.stat().st_size, "completed": path.stat().st_size})
-    except OSError as error:  # huggingface_hub's errors are httpx's or requests', which are OSError
-        raise RemoteError(f"push to {repository}: {error}") from error
     except Exception as error:  # what it raises differs from version to version
         raise RemoteError(f"push to {repository}: {error or type(error).__name__}") from error
 
@@ -56,11 +55,5 @@ def _files(model: StoredModel) -> dict[str, Path]:
             "push it to a registry, or merge the adapter into the model first (llama-export-lora)"
         )
     if model.mmproj_path is not None:
-        files[f"mmproj-{stem}-{_type_of(model.mmproj_path)}.gguf"] = model.mmproj_path
+        files[f"mmproj-{stem}-{file_type_of(model.mmproj_path)}.gguf"] = model.mmproj_path
     return files
-
-
-def _type_of(path: Path) -> str:
-    from interns1_local.store.create import file_type_of
-
-    return file_type_of(path)

@@ -6,13 +6,13 @@ adds the table as it stands, so the rows must be stored with that one last. File
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interns1_local.errors import BadRequest
+from interns1_local.store.blobs import digest_of_file
 from interns1_local.store.manifest import PROJECTOR, Layer
 
 if TYPE_CHECKING:
@@ -77,11 +77,7 @@ def reorder(
 
 def repaired_layer(store: ModelStore, path: Path, workspace: Path, keys: Mapping[str, Any] | None = None) -> Layer:
     """The repaired copy of a vision file as a layer, which names the original's digest."""
-    if path.parent == store.blobs.folder:
-        digest = path.name.replace("-", ":", 1)
-    else:
-        with path.open("rb") as file:
-            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    digest = store.blobs.digest_of(path) or digest_of_file(path)
     copy = workspace / "repaired.gguf"
     reorder(path, copy, "cls_last", digest, keys)
     stored, size = store.blobs.adopt(copy)

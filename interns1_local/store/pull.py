@@ -53,7 +53,7 @@ def pull(
             fetch_blob(store.blobs, registry.blob(layer), registry.client, step)
     report({"status": "verifying sha256 digest"})
     report({"status": "writing manifest"})
-    store.write(store.find(name) or name, manifest, raw)
+    store.write(name, manifest, raw)
     report({"status": "success"})
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,7 +16,7 @@ from interns1_local.errors import BadRequest
 from interns1_local.store.download import RemoteBlob
 from interns1_local.store.manifest import MANIFEST_TYPE, Layer
 from interns1_local.store.name import ModelName
-from interns1_local.store.remote import RemoteError, is_private, open_client
+from interns1_local.store.remote import RemoteError, is_private, open_client, read_bounded
 
 MAX_MANIFEST = 4 << 20
 UPLOAD_BYTES = 64 << 20
@@ -52,12 +53,8 @@ class Registry:
             if response.status_code == 404:
                 raise RemoteError("pull model manifest: file does not exist")
             _check(response, "pull model manifest")
-            data = b""
-            for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > MAX_MANIFEST:
-                    raise RemoteError(f"pull model manifest: {url} is larger than {MAX_MANIFEST} bytes")
-            return data
+            too_large = f"pull model manifest: {url} is larger than {MAX_MANIFEST} bytes"
+            return read_bounded(response, MAX_MANIFEST, too_large)
 
     def blob(self, layer: Layer) -> RemoteBlob:
         return RemoteBlob(layer.digest, layer.size, f"{self._root}/blobs/{layer.digest}")
@@ -169,9 +166,9 @@ def _account() -> str:
     return "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode() if user else ""
 
 
-def _pieces(file: object, length: int, sent: int, report: Callable[[int], None]) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, length: int, sent: int, report: Callable[[int], None]) -> Iterator[bytes]:
     while length:
-        data = file.read(min(_READ_BYTES, length))  # type: ignore[attr-defined]
+        data = file.read(min(_READ_BYTES, length))
         if not data:
             raise RemoteError("push: a blob of the store became shorter while it was sent")
         length -= len(data)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 
 import httpx
 
 from interns1_local import __version__
+from interns1_local.addresses import is_public
 from interns1_local.errors import InternS1Error
 
 CONNECT_SECONDS = 15.0
@@ -37,13 +37,23 @@ def open_client(
     )
 
 
+def read_bounded(response: httpx.Response, limit: int, too_large: str) -> bytes:
+    """The body of a streamed answer. RemoteError, with the words `too_large`, beyond `limit` bytes."""
+    data = bytearray()
+    for chunk in response.iter_bytes():
+        data += chunk
+        if len(data) > limit:
+            raise RemoteError(too_large)
+    return bytes(data)
+
+
 def is_private(host: str) -> bool:
     """Whether a host name leads into this machine or its own network. A name that cannot be found does not."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return any(not ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_global for entry in found)
+    return not all(is_public(str(entry[4][0])) for entry in found)
 
 
 def _check_redirect(response: httpx.Response) -> None:
