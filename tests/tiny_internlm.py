@@ -13,6 +13,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from tests.protobuf import field, number
 from tests.safetensors_files import encode, write_shards
 
 HIDDEN, WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 64, 96, 2, 4, 2, 16, 128
@@ -133,12 +134,12 @@ def sentencepiece_model(dummy_prefix: bool = False) -> bytes:
     entries = [(sp.id_to_piece(id), sp.get_score(id), _piece_type(sp, id)) for id in range(sp.get_piece_size())]
     entries += [(f"[UNUSED_TOKEN_{n}]", 0.0, 4) for n in range(RESERVED)]
     body = b"".join(
-        _field(1, _field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
+        field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
         for text, score, kind in entries
     )
-    trainer = bytes([3 << 3, 2]) + _number(35, 1)
-    normalizer = _field(1, b"identity") + _number(3, int(dummy_prefix)) + _number(4, 0) + _number(5, 1)
-    return body + _field(2, trainer) + _field(3, normalizer)
+    trainer = bytes([3 << 3, 2]) + number(35, 1)
+    normalizer = field(1, b"identity") + number(3, int(dummy_prefix)) + number(4, 0) + number(5, 1)
+    return body + field(2, trainer) + field(3, normalizer)
 
 
 def _piece_type(sp: sentencepiece.SentencePieceProcessor, id: int) -> int:
@@ -146,23 +147,6 @@ def _piece_type(sp: sentencepiece.SentencePieceProcessor, id: int) -> int:
         if holds(id):
             return kind
     return 1
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _matrix(random: np.random.Generator, rows: int, columns: int) -> Array:

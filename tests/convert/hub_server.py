@@ -7,10 +7,12 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback import serving
 
 REPOSITORY, COMMIT, TOKEN = "lab/tiny", "c0ffee" * 6 + "c0ff", "hf_secret"
 
@@ -97,13 +99,5 @@ def hub(folder: Path) -> Iterator[tuple[str, Trouble]]:
     """The folder as the repository lab/tiny: (endpoint, what shall go wrong)."""
     trouble = Trouble()
     members = {"folder": folder, "trouble": trouble, "lock": threading.Lock()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("TinyHub", (Handler,), members))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", trouble
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(type("TinyHub", (Handler,), members)) as url:
+        yield url, trouble

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from interns1_local.errors import MediaError
 from interns1_local.media import fetch
 from interns1_local.media.fetch import FetchRules, fetch_image
+from tests.loopback import serving
 
 PICTURE = b"\x89PNG and so on"
 LOCAL = FetchRules(hosts=frozenset({"127.0.0.1"}))
@@ -47,12 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(_Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize("path", ["/picture", "/moved"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ollama
+import openai
 import pytest
 
 from interns1_local.nano import CHECKPOINT
@@ -68,3 +69,15 @@ def served(server: str, nano_gguf: Callable[..., Converted]) -> Callable[[str], 
         return name
 
     return get
+
+
+@pytest.fixture(scope="session")
+def client(server: str) -> Iterator[ollama.Client]:
+    with ollama.Client(server) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def openai_client(server: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:
+        yield client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,6 @@ CHANGED = [f"blk.{layer}.{part}.weight" for layer in (0, 1) for part in BLOCK]
 ENDS = ["output.weight", "token_embd.weight"]
 
 Served = Callable[[str], str]
-
-
-@pytest.fixture(scope="module")
-def client(server: str) -> Iterator[ollama.Client]:
-    with ollama.Client(server) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

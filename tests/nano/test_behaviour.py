@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,6 @@ from tests.nano.evaluate import exam, is_right, plain
 FIGURES = json.loads((Path(__file__).parent / "reference_figures.json").read_text())
 NUMBER = FIGURES["number"]
 GREEDY = {"temperature": 0, "num_predict": 160}
-
-
-@pytest.fixture(scope="module")
-def client(server: str) -> Iterator[ollama.Client]:
-    with ollama.Client(server) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def openai_client(server: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:
-        yield client
 
 
 def spoken(message: ollama.Message) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,6 @@ def published(nano_gguf: Callable[..., Converted], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("published")
     model, mmproj = nano_gguf("F32", "F32")
     return [stock_model(model, folder / "nano.gguf"), stock_mmproj(mmproj, folder / "mmproj.gguf")]
-
-
-@pytest.fixture(scope="module")
-def client(server: str) -> Iterator[ollama.Client]:
-    with ollama.Client(server) as client:
-        yield client
 
 
 def uploaded(client: ollama.Client, name: str, files: list[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -44,18 +44,6 @@ class Answer(pydantic.BaseModel):
     unit: Literal["none", "gram"]
 
 
-@pytest.fixture(scope="module")
-def client(server: str) -> Iterator[ollama.Client]:
-    with ollama.Client(server) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def api(server: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:
-        yield client
-
-
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_schema(client: ollama.Client, served: Served, think: bool, stream: bool) -> None:
@@ -91,8 +79,8 @@ def test_json_mode(client: ollama.Client, served: Served) -> None:
                 assert isinstance(json.loads(content), dict)
 
 
-def test_parse(api: openai.OpenAI, served: Served) -> None:
-    answer = api.chat.completions.parse(
+def test_parse(openai_client: openai.OpenAI, served: Served) -> None:
+    answer = openai_client.chat.completions.parse(
         model=served("Q8_0"),
         messages=SUM,
         response_format=Answer,
@@ -103,12 +91,12 @@ def test_parse(api: openai.OpenAI, served: Served) -> None:
     assert parsed is not None and parsed.unit in ("none", "gram")
 
 
-def test_choice_and_regex(api: openai.OpenAI, served: Served) -> None:
+def test_choice_and_regex(openai_client: openai.OpenAI, served: Served) -> None:
     for extra, allowed in (
         ({"guided_choice": ["forty-one", "42", "43"]}, {"forty-one", "42", "43"}),
         ({"guided_regex": "4[0-9]"}, {f"4{digit}" for digit in range(10)}),
     ):
-        answer = api.chat.completions.create(
+        answer = openai_client.chat.completions.create(
             model=served("Q8_0"),
             messages=SUM,
             temperature=0,
@@ -120,13 +108,13 @@ def test_choice_and_regex(api: openai.OpenAI, served: Served) -> None:
 
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_time"}}])
-def test_calls_that_are_asked_for(api: openai.OpenAI, served: Served, think: bool, choice: Any) -> None:
+def test_calls_that_are_asked_for(openai_client: openai.OpenAI, served: Served, think: bool, choice: Any) -> None:
     """To a question that needs no tool the model would not call of itself."""
     body: dict[str, Any] = {
         "model": served("Q8_0"), "messages": SUM, "tools": TOOLS, "tool_choice": choice, "temperature": 0,
         "max_tokens": 400, "parallel_tool_calls": False, "extra_body": {"enable_thinking": think},
     }  # fmt: skip
-    whole = api.chat.completions.create(**body).choices[0]
+    whole = openai_client.chat.completions.create(**body).choices[0]
     assert whole.finish_reason == "tool_calls"
     (call,) = whole.message.tool_calls
     arguments = json.loads(call.function.arguments)
@@ -136,7 +124,7 @@ def test_calls_that_are_asked_for(api: openai.OpenAI, served: Served, think: boo
         assert call.function.name == "get_time"
     pieces = [
         delta
-        for chunk in api.chat.completions.create(**body, stream=True)
+        for chunk in openai_client.chat.completions.create(**body, stream=True)
         if chunk.choices
         for delta in chunk.choices[0].delta.tool_calls or []
     ]
@@ -150,7 +138,9 @@ def chain(length: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/d0", "$defs": {**links, f"d{length}": {"type": "integer"}}}
 
 
-def test_what_is_refused_costs_nobody_anything(client: ollama.Client, api: openai.OpenAI, served: Served) -> None:
+def test_what_is_refused_costs_nobody_anything(
+    client: ollama.Client, openai_client: openai.OpenAI, served: Served
+) -> None:
     """Bad and hostile formats among others' answers: an error says which keyword it was, the others go on."""
     model = served("Q8_0")
     options = {"temperature": 0, "num_predict": 60}
@@ -168,34 +158,34 @@ def test_what_is_refused_costs_nobody_anything(client: ollama.Client, api: opena
             ({"guided_json": {"type": "integer", "multipleOf": 987654321}}, "fuel"),
         ):
             with pytest.raises(openai.BadRequestError, match=message):
-                api.chat.completions.create(model=model, messages=SUM, extra_body=extra)  # type: ignore[arg-type]
+                openai_client.chat.completions.create(model=model, messages=SUM, extra_body=extra)  # type: ignore[arg-type]
         for extra in ({"guided_json": chain(2000)}, {"grammar": "root ::= ([a-z]? [a-z]?){0,200}"}):
-            answer = api.chat.completions.create(model=model, messages=SUM, max_tokens=8, extra_body=extra)  # type: ignore[arg-type]
+            answer = openai_client.chat.completions.create(model=model, messages=SUM, max_tokens=8, extra_body=extra)  # type: ignore[arg-type]
             assert answer.choices[0].finish_reason in ("length", "stop")
         assert {answer.result().message.content for answer in free} == {plain}
     assert client.chat(model, SUM, think=False, options=options).message.content == plain
 
 
-def test_no_call_and_strict_calls(api: openai.OpenAI, served: Served) -> None:
+def test_no_call_and_strict_calls(openai_client: openai.OpenAI, served: Served) -> None:
     strict: Any = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
     body: dict[str, Any] = {
         "model": served("Q8_0"), "messages": [{"role": "user", "content": "What is the weather in Oslo?"}],
         "temperature": 0, "max_tokens": 300, "extra_body": {"enable_thinking": False},
     }  # fmt: skip
-    free = api.chat.completions.create(**body, tools=TOOLS[:1]).choices[0]
+    free = openai_client.chat.completions.create(**body, tools=TOOLS[:1]).choices[0]
     assert free.finish_reason == "tool_calls", "the model wants to call"
-    none = api.chat.completions.create(**body, tools=TOOLS[:1], tool_choice="none").choices[0]
+    none = openai_client.chat.completions.create(**body, tools=TOOLS[:1], tool_choice="none").choices[0]
     assert none.finish_reason in ("stop", "length") and not none.message.tool_calls
     assert "<|action_start|>" not in (none.message.content or "")
-    held = api.chat.completions.create(**body, tools=strict).choices[0]
+    held = openai_client.chat.completions.create(**body, tools=strict).choices[0]
     assert held.finish_reason == "tool_calls"
     (call,) = held.message.tool_calls or []
     # It would have asked for Oslo, which is none of the cities that the schema names.
     assert json.loads(call.function.arguments)["city"] in ("Paris", "Tokyo")  # type: ignore[union-attr]
 
 
-def test_several_answers_in_one_format(api: openai.OpenAI, served: Served) -> None:
-    answer = api.chat.completions.create(
+def test_several_answers_in_one_format(openai_client: openai.OpenAI, served: Served) -> None:
+    answer = openai_client.chat.completions.create(
         model=served("Q8_0"), messages=SUM, n=3, seed=5, temperature=1.2, max_tokens=300,  # type: ignore[arg-type]
         response_format={"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}},
         extra_body={"thinking_budget": 4},

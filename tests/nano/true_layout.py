@@ -16,6 +16,7 @@ import numpy as np
 from interns1_local.nano import CHECKPOINT
 from tests import tiny
 from tests.nano.vocabulary import DOMAIN_TAGS, MEDIA_AND_ACTION, NOT_SPECIAL, QWEN3_ADDED
+from tests.protobuf import field
 
 BASE = 151_643
 VOCAB_SIZE = 153_216
@@ -57,17 +58,9 @@ def sentencepiece_file(count: int, known: dict[int, str]) -> bytes:
         name, kind = {0: ("<unk>", 2), 1: ("<s>", 3), 2: ("</s>", 3)}.get(number, (known.get(number), 1))
         score = 0.0 if number < 3 else -1.0 if name else -1000.0
         name = name or f"\u00b7filler{number}\u00b7"
-        out += _field(1, _field(1, name.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind]))
+        out += field(1, field(1, name.encode()) + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind]))
     # trainer_spec.model_type = UNIGRAM; normalizer: identity, no dummy prefix, white space kept.
-    return out + _field(2, b"\x18\x01") + _field(3, _field(1, b"identity") + b"\x18\x00\x20\x00\x28\x01")
-
-
-def _field(number: int, content: bytes) -> bytes:
-    length, size = len(content), b""
-    while length > 127:
-        size += bytes([length & 127 | 128])
-        length >>= 7
-    return bytes([number << 3 | 2]) + size + bytes([length]) + content
+    return out + field(2, b"\x18\x01") + field(3, field(1, b"identity") + b"\x18\x00\x20\x00\x28\x01")
 
 
 def _write_weights(folder: Path, added: dict[str, int]) -> None:

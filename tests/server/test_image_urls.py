@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from interns1_local.server.app import create_app
 from interns1_local.server.image_urls import fetch_rules
 from interns1_local.server.services import resolver
 from interns1_local.store.model_store import ModelStore
+from tests.loopback import serving
 from tests.server.fake_runner import FakeBackend
 
 
@@ -35,11 +35,8 @@ class _Pictures(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def picture_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/red.png"
-    server.shutdown()
-    server.server_close()
+    with serving(_Pictures) as url:
+        yield f"{url}/red.png"
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from interns1_local.store.manifest import CONFIG_TYPE, MODEL, Layer, Manifest
+from tests.loopback import serving
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -63,18 +64,8 @@ def model_layers(size: int, seed: int = 0) -> dict[str, bytes]:
 @contextmanager
 def registry_server() -> Iterator[Registry]:
     registry = Registry()
-    handler = type("Handler", (_Handler,), {"registry": registry})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    # Clients that leave in the middle are what these tests are about.
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    registry.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with serving(type("Handler", (_Handler,), {"registry": registry})) as registry.url:
         yield registry
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
 from interns1_local.store.pull import push
 from interns1_local.store.remote import RemoteError
+from tests.loopback import serving
 from tests.store.hub_server import REPOSITORY, hub_server
 from tests.tiny import tiny_interns1
 
@@ -90,15 +90,11 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Up
     folder = tmp_path / "hub"
     folder.mkdir()
     handler = type("Handler", (Uploads,), {"folder": folder, "objects": {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    yield handler
-    server.shutdown()
-    server.server_close()
+    with serving(handler) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        yield handler
 
 
 @pytest.fixture

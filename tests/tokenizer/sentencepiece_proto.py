@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
+from tests.protobuf import field, number, varint
+
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 
 
@@ -13,13 +15,13 @@ def model_proto(pieces: Sequence[str]) -> bytes:
     kinds = {0: UNKNOWN, 1: CONTROL, 2: CONTROL}
     entries = ["<unk>", "<s>", "</s>", *pieces]
     body = b"".join(
-        _field(1, _field(1, piece.encode()) + _float(2, -1.0) + _number(3, _kind(piece, kinds.get(index, NORMAL))))
+        field(1, field(1, piece.encode()) + _float(2, -1.0) + number(3, _kind(piece, kinds.get(index, NORMAL))))
         for index, piece in enumerate(entries)
     )
     # byte_fallback: SentencePiece refuses byte pieces without it.
-    trainer = _number(3, 1) + _number(35, int("<0x00>" in pieces))
-    normalizer = _field(1, b"identity") + _number(3, 0) + _number(4, 0) + _number(5, 1)
-    return body + _field(2, trainer) + _field(3, normalizer)
+    trainer = number(3, 1) + number(35, int("<0x00>" in pieces))
+    normalizer = field(1, b"identity") + number(3, 0) + number(4, 0) + number(5, 1)
+    return body + field(2, trainer) + field(3, normalizer)
 
 
 def model_with_pieces_at(places: Mapping[int, str], size: int) -> bytes:
@@ -31,22 +33,5 @@ def _kind(piece: str, default: int) -> int:
     return BYTE if piece.startswith("<0x") and len(piece) == 6 else default
 
 
-def _varint(value: int) -> bytes:
-    data = bytearray()
-    while value > 0x7F:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
-
-
 def _float(number: int, value: float) -> bytes:
-    return _varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3 | 5) + struct.pack("<f", value)
