@@ -1,6 +1,7 @@
 """The worker process: one loaded model behind one socket.
 
-The main thread computes; a reader takes requests in, and ends the process when the server is gone; a writer sends.
+The main thread computes; a reader takes requests in, and ends the process when the server is gone; a writer sends; one
+thread makes embeddings and scores, and one compiles grammars.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ PROGRESS_STEP = 0.01
 
 
 class Worker:
-    """The three threads and what they share."""
+    """The threads of this process and what they share."""
 
     def __init__(self, connection: FrameSocket) -> None:
         self._connection = connection
