@@ -38,6 +38,8 @@ EXTRA_EDGES = {
     "interns1_local.store.sidecars": {"convert", "quant"},
     "interns1_local.store.mmproj_repair": {"quant"},
     "interns1_local.engine.vision_order": {"quant"},
+    # How far RDKit can be trusted with a molecule is one rule, for reading and for drawing.
+    "interns1_local.media.molecule_painter": {"tokenizer"},
     "interns1_local.runners.vision_file": {"quant"},
     "interns1_local.runners.model_spec": {"quant"},
     "interns1_local.runners.memory": {"quant"},

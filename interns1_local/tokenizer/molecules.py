@@ -95,8 +95,8 @@ class RDKit:
         hydrogen = _HYDROGEN.search(candidate) is not None
         if not hydrogen and not _AROMATIC.search(candidate.replace("Cl", "").replace("Br", "")):
             return True
-        if candidate.count("*") + candidate.count("[#") > MAX_DUMMY_ATOMS or not self._can_search_rings(
-            molecule, candidate.count(".") + 1
+        if candidate.count("*") + candidate.count("[#") > MAX_DUMMY_ATOMS or not can_search_rings(
+            self._chem, molecule, candidate.count(".") + 1
         ):
             return accepts_by_rules(candidate)
         if hydrogen:
@@ -106,16 +106,16 @@ class RDKit:
     def _refuses(self, molecule: Any, steps: Any) -> bool:
         return bool(self._chem.SanitizeMol(molecule, sanitizeOps=int(steps), catchErrors=True))
 
-    def _can_search_rings(self, molecule: Any, fragments: int) -> bool:
-        rings = molecule.GetNumBonds() - molecule.GetNumAtoms() + fragments
-        if rings <= MAX_FUSED_RINGS and molecule.GetNumAtoms() <= MAX_FUSED_ATOMS:
-            return True
-        molecule = self._chem.Mol(molecule)
-        self._chem.FastFindRings(molecule)
-        bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds() if bond.IsInRing()]
-        return all(
-            atoms <= MAX_FUSED_ATOMS and count - atoms < MAX_FUSED_RINGS for atoms, count in _fused_systems(bonds)
-        )
+
+def can_search_rings(chem: Any, molecule: Any, fragments: int) -> bool:
+    """Whether RDKit's search for rings stays short in `molecule`, of `fragments` parts; `chem` is `rdkit.Chem`."""
+    rings = molecule.GetNumBonds() - molecule.GetNumAtoms() + fragments
+    if rings <= MAX_FUSED_RINGS and molecule.GetNumAtoms() <= MAX_FUSED_ATOMS:
+        return True
+    molecule = chem.Mol(molecule)
+    chem.FastFindRings(molecule)
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds() if bond.IsInRing()]
+    return all(atoms <= MAX_FUSED_ATOMS and count - atoms < MAX_FUSED_RINGS for atoms, count in _fused_systems(bonds))
 
 
 def _fused_systems(bonds: list[tuple[int, int]]) -> list[tuple[int, int]]:

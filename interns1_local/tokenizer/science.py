@@ -8,7 +8,7 @@ search.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from interns1_local.errors import Unsupported
@@ -16,7 +16,7 @@ from interns1_local.tokenizer.added_tokens import AddedTokenSplitter
 from interns1_local.tokenizer.fasta import find_sequences
 from interns1_local.tokenizer.molecules import SmilesDetection, choose_detection, molecule_test
 from interns1_local.tokenizer.sentencepiece_domain import DomainModel
-from interns1_local.tokenizer.smiles import find_candidates
+from interns1_local.tokenizer.smiles import find_molecules
 from interns1_local.tokenizer.vocabulary import AddedToken, Domain, ImageSlot, ImageTokens, Token
 
 __all__ = ["AddedToken", "Domain", "ImageSlot", "ImageTokens", "ScienceTokenizer", "Token", "normalize"]
@@ -140,7 +140,7 @@ class ScienceTokenizer:
     def _found_in(self, text: str) -> list[str]:
         parts = [text]
         if self._is_molecule is not None:
-            parts = _cut(text, _molecules(text, self._is_molecule), _FOUND["smiles"])
+            parts = _cut(text, find_molecules(text, self._is_molecule), _FOUND["smiles"])
         if "fasta" in self._models:
             # Molecules are searched once more: a long run of capital letters in one is a protein to the reference.
             parts = [piece for part in parts for piece in _cut(part, find_sequences(part), _FOUND["fasta"])]
@@ -195,14 +195,6 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _molecules(text: str, is_molecule: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    for start, end in find_candidates(text):
-        # Part of a longer word? Only ASCII letters count: a molecule may stand between Chinese characters.
-        inside = _is_ascii_letter(text[start - 1 : start]) or _is_ascii_letter(text[end : end + 1])
-        if not inside and is_molecule(text[start:end]):
-            yield start, end
-
-
 def _cut(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) -> list[str]:
     parts = []
     position = 0
@@ -214,7 +206,3 @@ def _cut(text: str, spans: Iterable[tuple[int, int]], marks: tuple[str, str]) ->
     if position < len(text):
         parts.append(text[position:])
     return parts
-
-
-def _is_ascii_letter(character: str) -> bool:
-    return character.isascii() and character.isalpha()

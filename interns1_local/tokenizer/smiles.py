@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 MIN_UNITS = 10
 
@@ -57,6 +57,15 @@ _LOOSE_ENDS = re.compile(r"[:.=]*+")
 def find_candidates(text: str) -> Iterator[tuple[int, int]]:
     """(start, end) of every candidate, left to right, as a greedy search from each place would find them."""
     return _Scanner(text).candidates()
+
+
+def find_molecules(text: str, is_molecule: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    """(start, end) of every candidate that is a molecule by the test and no part of a longer word."""
+    for start, end in find_candidates(text):
+        # Only ASCII letters count: a molecule may stand between Chinese characters.
+        inside = _is_ascii_letter(text[start - 1 : start]) or _is_ascii_letter(text[end : end + 1])
+        if not inside and is_molecule(text[start:end]):
+            yield start, end
 
 
 class _Scanner:
@@ -221,3 +230,7 @@ def _atoms_are_sane(candidate: str) -> bool:
         if atom[0] in _ELEMENTS or atom[0] in _AROMATIC or atom[:2] in _ELEMENTS:
             return True
     return True
+
+
+def _is_ascii_letter(character: str) -> bool:
+    return character.isascii() and character.isalpha()
