@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from interns1_local.config import Settings
+from interns1_local.runners.devices import machine_memory
 from interns1_local.runners.model_spec import LoadOptions, ModelFacts, fit_context
 
 DEFAULT_CONTEXT = 32768
 SMALLEST_CONTEXT = 2048
 DEFAULT_PARALLEL = 8
 DEFAULT_BATCH = 512
-FALLBACK_MEMORY = 8 * 2**30
 
 # A default context may take this share of the machine's memory for keys and values, no more.
 KV_SHARE = 0.25
@@ -51,19 +51,6 @@ def choose_cells(options: LoadOptions, facts: ModelFacts) -> int:
     assert options.num_ctx is not None and options.num_parallel is not None, "options must be complete"
     wanted = options.num_ctx * min(options.num_parallel, CONTEXTS_TOGETHER)
     return max(options.num_ctx, min(wanted, KV_TOGETHER // max(facts.kv_bytes_per_token, 1)))
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine, or of this container when it has less."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return FALLBACK_MEMORY
-    limit = Path("/sys/fs/cgroup/memory.max")
-    try:
-        return min(total, int(limit.read_text()))
-    except (OSError, ValueError):
-        return total
 
 
 def physical_cores() -> int:

@@ -1,0 +1,120 @@
+"""ggml's devices and backends, through ctypes, as llama_cpp has no bindings for them. Loads llama.cpp."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import llama_cpp
+
+from interns1_local.errors import BadRequest, LoadError
+
+# ggml_backend_dev_type, in its order.
+TYPES = ("cpu", "gpu", "igpu", "accel", "meta")
+
+_REGISTRY = {
+    "ggml_backend_dev_count": (ctypes.c_size_t, ()),
+    "ggml_backend_dev_get": (ctypes.c_void_p, (ctypes.c_size_t,)),
+    "ggml_backend_dev_by_name": (ctypes.c_void_p, (ctypes.c_char_p,)),
+    "ggml_backend_reg_count": (ctypes.c_size_t, ()),
+    "ggml_backend_reg_get": (ctypes.c_void_p, (ctypes.c_size_t,)),
+    "ggml_backend_reg_by_name": (ctypes.c_void_p, (ctypes.c_char_p,)),
+    "ggml_backend_register": (None, (ctypes.c_void_p,)),
+}
+_DEVICE = {
+    "ggml_backend_dev_name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "ggml_backend_dev_description": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "ggml_backend_dev_type": (ctypes.c_int, (ctypes.c_void_p,)),
+    "ggml_backend_dev_memory": (None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
+    "ggml_backend_dev_backend_reg": (ctypes.c_void_p, (ctypes.c_void_p,)),
+    "ggml_backend_dev_buffer_type": (ctypes.c_void_p, (ctypes.c_void_p,)),
+    "ggml_backend_reg_name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "ggml_backend_reg_get_proc_address": (ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_char_p)),
+}
+
+
+def describe_devices() -> list[dict[str, Any]]:
+    """Every device that is registered: name, description, type (see TYPES), backend, and free and total bytes."""
+    return [_describe(pointer) for pointer in _pointers()]
+
+
+def backend_names() -> list[str]:
+    """The backends that are compiled in or registered, the CPU among them."""
+    registry, base = registry_library(), base_library()
+    found = [registry.ggml_backend_reg_get(index) for index in range(registry.ggml_backend_reg_count())]
+    return [(base.ggml_backend_reg_name(pointer) or b"").decode(errors="replace") for pointer in found]
+
+
+def device_pointer(name: str) -> int:
+    """ggml's handle of the device `name`; BadRequest lists those that exist."""
+    pointer = registry_library().ggml_backend_dev_by_name(name.encode())
+    if not pointer:
+        known = ", ".join(device["name"] for device in describe_devices())
+        raise BadRequest(f"there is no device {name!r}; this machine has {known}")
+    return int(pointer)
+
+
+def buffer_type(name: str) -> int:
+    """ggml's handle of the memory of the device `name`."""
+    return int(base_library().ggml_backend_dev_buffer_type(device_pointer(name)))
+
+
+@functools.cache
+def registry_library() -> ctypes.CDLL:
+    """libggml: which devices there are."""
+    return _open("ggml", _REGISTRY)
+
+
+@functools.cache
+def base_library() -> ctypes.CDLL:
+    """libggml-base: what a device is."""
+    return _open("ggml-base", _DEVICE)
+
+
+def library_names(stem: str, platform: str = sys.platform) -> tuple[str, ...]:
+    """File names of a library of ggml, best first. With the ABI number it is the copy that libllama itself loads.
+
+    The others are files of their own: opened under such a name, a library has its own, empty list of devices.
+    """
+    if platform == "darwin":
+        return (f"lib{stem}.0.dylib", f"lib{stem}.dylib")
+    if platform == "win32":
+        return (f"{stem}.dll", f"lib{stem}.dll")
+    return (f"lib{stem}.so.0", f"lib{stem}.so")
+
+
+def _open(stem: str, functions: dict[str, Any]) -> ctypes.CDLL:
+    folder = Path(os.fsdecode(llama_cpp._lib._name)).parent
+    for name in library_names(stem):
+        if (folder / name).is_file():
+            library = ctypes.CDLL(str(folder / name))
+            for function, (result, arguments) in functions.items():
+                entry = getattr(library, function)
+                entry.restype, entry.argtypes = result, arguments
+            return library
+    raise LoadError(f"there is no {library_names(stem)[0]} in {folder}; reinstall llama-cpp-python")
+
+
+def _pointers() -> list[int]:
+    registry = registry_library()
+    return [registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())]
+
+
+def _describe(pointer: int) -> dict[str, Any]:
+    base = base_library()
+    free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    base.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
+    number = base.ggml_backend_dev_type(pointer)
+    backend = base.ggml_backend_reg_name(base.ggml_backend_dev_backend_reg(pointer))
+    return {
+        "name": (base.ggml_backend_dev_name(pointer) or b"").decode(errors="replace"),
+        "description": (base.ggml_backend_dev_description(pointer) or b"").decode(errors="replace"),
+        "type": TYPES[number] if 0 <= number < len(TYPES) else "other",
+        "backend": (backend or b"").decode(errors="replace"),
+        "free": free.value,
+        "total": total.value,
+    }

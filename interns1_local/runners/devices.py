@@ -1,0 +1,217 @@
+"""The machine that models are to fit: its devices, as a child process sees them, and its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import interns1_local
+from interns1_local.errors import LoadError
+
+CACHE_SECONDS = 5.0
+LIST_TIMEOUT = 60.0
+FALLBACK_MEMORY = 8 * 2**30
+_MODULE = "interns1_local.engine.device_list"
+# Devices that hold layers; the others compute for the CPU.
+HOLD_LAYERS = ("gpu", "igpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device of ggml. `type` is cpu, gpu, igpu (a GPU that shares the machine's memory), accel, meta or other.
+
+    `free` and `total` are bytes; both 0 when its driver does not say.
+    """
+
+    name: str
+    description: str
+    type: str
+    backend: str
+    free: int
+    total: int
+
+    @property
+    def holds_layers(self) -> bool:
+        return self.type in HOLD_LAYERS
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether its memory is the machine's own."""
+        return self.type == "igpu" or self.backend in ("Metal", "MTL")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to fit a model to. Memory in bytes; `memory_free` is what a new process may take."""
+
+    devices: tuple[Device, ...] = ()
+    memory_total: int = FALLBACK_MEMORY
+    memory_free: int = FALLBACK_MEMORY
+    backends: tuple[str, ...] = ("CPU",)
+    version: str = ""
+    system_info: str = ""
+    can_lock: bool = False
+
+    @property
+    def gpus(self) -> tuple[Device, ...]:
+        """The devices that can hold layers, in llama.cpp's order."""
+        return tuple(device for device in self.devices if device.holds_layers)
+
+
+class DeviceList:
+    """Lists the machine's devices in a child process, and remembers them for a few seconds. Any thread may call it."""
+
+    def __init__(
+        self,
+        run: Callable[[], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
+        self._run = run or _run_child
+        self._clock = clock
+        self._memory = memory or (lambda: (machine_memory(), available_memory()))
+        self._lock = threading.Lock()
+        self._known: tuple[float, dict[str, Any]] | None = None
+
+    def machine(self, fresh: bool = False) -> Machine:
+        """The machine now. `fresh` asks the devices again. LoadError when llama.cpp cannot list them."""
+        with self._lock:
+            now = self._clock()
+            if fresh or self._known is None or now - self._known[0] > CACHE_SECONDS:
+                self._known = now, read_list(self._run())
+            listed = self._known[1]
+        total, free = self._memory()
+        return machine_of(listed, total, free)
+
+
+def read_list(text: str) -> dict[str, Any]:
+    """The JSON that the child printed, after whatever drivers printed before it."""
+    for line in reversed(text.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("devices"), list):
+            return found
+    raise LoadError(f"llama.cpp did not list its devices; it printed: {text.strip()[-2000:] or 'nothing'}")
+
+
+def machine_of(listed: Mapping[str, Any], memory_total: int, memory_free: int) -> Machine:
+    """The machine that `listed` (see engine/device_list) describes."""
+    try:
+        devices = tuple(Device(**{name: entry[name] for name in Device.__slots__}) for entry in listed["devices"])
+    except (KeyError, TypeError) as error:
+        raise LoadError(f"llama.cpp's list of devices cannot be understood: {error}") from None
+    return Machine(
+        devices=devices,
+        memory_total=memory_total,
+        memory_free=memory_free,
+        backends=tuple(listed.get("backends", ())),
+        version=str(listed.get("version", "")),
+        system_info=str(listed.get("system_info", "")),
+        can_lock=bool(listed.get("mlock")),
+    )
+
+
+def machine_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory of this machine, or of this container when it has less."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        total = FALLBACK_MEMORY
+    return min([total, *(limit for limit, _ in _cgroup_limits(root))])
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that a new process may take without anything being swapped out, within the limits of this container.
+
+    Files in the page cache count as free: they can be read again. Memory that nobody tells of is half of all.
+    """
+    free = [limit - used for limit, used in _cgroup_limits(root)]
+    meminfo = _numbers(root / "proc/meminfo")
+    free.append(meminfo["MemAvailable"] * 1024 if "MemAvailable" in meminfo else machine_memory(root) // 2)
+    return max(0, min(free))
+
+
+def _cgroup_limits(root: Path) -> list[tuple[int, int]]:
+    """(limit, bytes in use that cannot be dropped) of each control group above this process that has a limit."""
+    found = []
+    for folder, limit_name, used_name, prefix in _cgroup_folders(root):
+        try:
+            limit = int((folder / limit_name).read_text())
+            used = int((folder / used_name).read_text())
+        except (OSError, ValueError):
+            continue
+        # Version 1 says "no limit" with a number beyond any machine.
+        if limit < 2**60:
+            stat = _numbers(folder / "memory.stat")
+            cached = sum(stat.get(f"{prefix}{kind}_file", 0) for kind in ("inactive", "active"))
+            found.append((limit, max(0, used - cached)))
+    return found
+
+
+def _cgroup_folders(root: Path) -> list[tuple[Path, str, str, str]]:
+    mount = root / "sys/fs/cgroup"
+    folders = []
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            top, names = mount, ("memory.max", "memory.current", "")
+        elif "memory" in controllers.split(","):
+            top = mount / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        # Inside a container the mount may be the group itself; then the longer paths do not exist.
+        folders += [(top.joinpath(*parts[:depth]), *names) for depth in range(len(parts) + 1)]
+    return folders
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """`Name: 12 kB` or `name 12` lines."""
+    found = {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        words = line.replace(":", " ").split()
+        if len(words) > 1 and words[1].isdigit():
+            found[words[0]] = int(words[1])
+    return found
+
+
+def _run_child() -> str:
+    root = str(Path(interns1_local.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = dict(os.environ, GGML_NO_BACKTRACE="1", PYTHONPATH=path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", _MODULE],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIST_TIMEOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LoadError(f"llama.cpp did not list its devices within {LIST_TIMEOUT:.0f} s; a driver may hang") from None
+    if done.returncode:
+        raise LoadError(f"llama.cpp cannot list its devices (exit code {done.returncode}): {done.stderr[-2000:]}")
+    return done.stdout
