@@ -25,6 +25,7 @@ from interns1_local.engine.llama import (
     SamplerChain,
 )
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
+from interns1_local.engine.pace import Pace
 from interns1_local.engine.sampling import (
     Logits,
     SampledToken,
@@ -35,7 +36,7 @@ from interns1_local.engine.sampling import (
     describe,
     log_probabilities,
 )
-from interns1_local.engine.scheduler import Limits, Pace, Plan, Remove, Scheduler, Share, Span
+from interns1_local.engine.scheduler import Limits, Operation, Plan, Remove, Scheduler, Share, Span
 from interns1_local.engine.sequence import Prompt, Sequence, Tile
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
 
@@ -250,12 +251,12 @@ class Engine:
             self._chains[request.id] = SamplerChain(request.sampling, chosen)
         self._scheduler.add(sequence)
 
-    def _apply(self, operations: list[Remove | Share]) -> None:
+    def _apply(self, operations: list[Operation]) -> None:
         for operation in operations:
             if isinstance(operation, Share):
                 self.context.share(operation.source, operation.target, operation.length)
-            else:
-                self.context.remove(operation.slot)
+            elif isinstance(operation, Remove):
+                self.context.remove(operation.slot, operation.start)
 
     def _announce(self, plan: Plan) -> None:
         """Let `abort` know whose cancelling is worth stopping this step for."""

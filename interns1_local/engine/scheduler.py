@@ -1,18 +1,20 @@
 """Who gets which tokens in the next step. Pure: it decides and keeps the books; the engine acts.
 
-Decodes go first, then chunks of prompts within a budget, in order of arrival. A tile is a call of its own.
-When the cache is full, finished sequences leave it first; then the latest to arrive starts over later.
+Decodes go first, then chunks of prompts within a budget, in order of arrival. A tile is a call of its own, and beside
+decodes it takes the place of the chunks of text. When the cache is full, finished sequences leave it first, each from
+its end; then the latest to arrive starts over later.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-import numpy as np
-
-from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, CellPool, PrefixCache, common_prefix
-from interns1_local.engine.sequence import Cells, Keys, PlacedTile, Sequence
+from interns1_local.engine.cell_pool import CellPool, Cells
+from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
+from interns1_local.engine.sequence import Keys, PlacedTile, Sequence
 
 # Cells an admitted sequence should find free for its answer, so that it is not stopped at once.
 ANSWER_RESERVE = 64
@@ -20,8 +22,8 @@ ANSWER_RESERVE = 64
 # A prompt waits for another that is being computed if they have at least this much more in common.
 WORTH_WAITING = 64
 
-FIRST_CHUNK = 128
-SMALLEST_CHUNK = 32
+# A finished sequence is shortened by at least so many cells: each time, all cells are looked through.
+EVICTED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,16 @@ class Limits:
     share_prefixes: bool = True
     # Tokens of a call that may have logits; 0: as many as the call has tokens.
     n_outputs: int = 0
+    # Finished sequences of at least this length are stored before they leave the cache; 0: none is.
+    stored_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Forget a slot's cells."""
+    """Forget a slot's places from `start` on."""
 
     slot: int
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,23 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Store:
+    """Write what `slot` holds to a file, as it is about to leave the cache."""
+
+    slot: int
+    keys: Keys
+
+
+Operation = Remove | Share | Store
+
+
+@dataclass(eq=False, slots=True)
 class Span:
     """Places [start, stop) of a sequence, to be computed in this step; `samples` when a token follows it."""
 
     sequence: Sequence
     start: int
     stop: int
-    cells: Cells
     tile: PlacedTile | None = None
 
     @property
@@ -72,7 +87,7 @@ class Span:
 class Plan:
     """One step: cache operations in order, then one call with `spans`, then one with `image`."""
 
-    operations: list[Remove | Share] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     image: Span | None = None
     admitted: list[Sequence] = field(default_factory=list)
@@ -81,29 +96,36 @@ class Plan:
 
 
 class Scheduler:
-    """Sequences that wait, sequences at work, and the cells of both."""
+    """Sequences that wait, sequences at work, both in order of arrival, and the cells of these and finished ones."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, can_share: Callable[[int, int], bool] = lambda slot, length: True) -> None:
+        """`can_share(slot, length)` says whether llama.cpp still has all that the first `length` places need."""
         self.limits = limits
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.pool = CellPool(limits.n_cells)
         self.cache = PrefixCache()
+        self._can_share = can_share
         self._free_slots = list(range(limits.n_slots - 1, -1, -1))
-        self._operations: list[Remove | Share] = []
+        self._operations: list[Operation] = []
+        self._n_arrived = 0
+        # What prompts have in common, by their sequences.
+        self._common: dict[tuple[int, int], int] = {}
 
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
+        self._n_arrived += 1
+        sequence.arrival = self._n_arrived
         self.waiting.append(sequence)
 
     def schedule(self, prefill_budget: int) -> Plan:
         """The next step. While others decode, at most `prefill_budget` tokens of prompts join them."""
         plan = Plan()
-        while self._admit_next(plan):
-            pass
+        if self.waiting:
+            self._admit(plan)
         self._plan_step(plan, prefill_budget)
         while self.running and not plan.spans and plan.image is None and self.preempt_latest():
             self._plan_step(plan, prefill_budget)
@@ -111,115 +133,153 @@ class Scheduler:
         return plan
 
     def _plan_step(self, plan: Plan, prefill_budget: int) -> None:
-        room = self.limits.n_batch
-        for sequence in [s for s in self.running if s.n_remaining == 1 and s.tile_at(s.n_computed) is None]:
-            if sequence in self.running and self._room_to_decode(sequence):
-                plan.spans.append(self._span(sequence, sequence.n_computed + 1))
-                room -= 1
-        if plan.spans:
+        prompts = []
+        for sequence in tuple(self.running):
+            if len(sequence.keys) - sequence.n_computed != 1 or sequence.tile_at(sequence.n_computed) is not None:
+                prompts.append(sequence)
+            elif sequence.slot >= 0 and self._room_to_decode(sequence):
+                sequence.cells.append(self.pool.take_one())
+                plan.spans.append(Span(sequence, sequence.n_computed, len(sequence.keys)))
+        decodes = len(plan.spans)
+        room = self.limits.n_batch - decodes
+        if decodes:
             room = min(room, max(1, prefill_budget))
-        decoding = {span.sequence.id for span in plan.spans}
-        for sequence in self.running:
-            if sequence.id not in decoding:
-                room -= self._plan_prefill(plan, sequence, room)
+        for sequence in prompts:
+            if sequence.slot >= 0 and room > 0:
+                room -= self._plan_prefill(plan, sequence, room, decodes)
 
     def complete(self, span: Span) -> None:
         """The places of `span` are in the cache."""
-        span.sequence.cells.append(span.cells)
-        span.sequence.n_computed = span.stop
+        sequence = span.sequence
+        sequence.n_computed = span.stop
+        if span.start < sequence.n_prompt and self.limits.share_prefixes:
+            self.cache.hold(sequence.slot, sequence.key_array()[: span.stop])
 
     def roll_back(self, span: Span) -> None:
         """The places of `span` did not get into the cache."""
-        self.pool.release(span.cells)
+        cells = span.sequence.cells[span.start :]
+        if span.sequence.slot >= 0 and cells:
+            del span.sequence.cells[span.start :]
+            self._give_up(cells)
 
     def finish(self, sequence: Sequence, keep: bool = True) -> None:
         """Take `sequence` out; what was computed of it may serve later prompts if `keep`."""
+        if self._common:
+            self._common = {pair: common for pair, common in self._common.items() if sequence.arrival not in pair}
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             return
         if sequence not in self.running:
             return
         self.running.remove(sequence)
-        if keep and self.limits.share_prefixes and sequence.n_computed >= SHORTEST_SHARED:
-            keys = np.array(sequence.keys[: sequence.n_computed], np.int64)
-            for entry in self.cache.insert(sequence.slot, keys, sequence.all_cells()):
-                self._drop(entry)
-        else:
+        if not (keep and self.limits.share_prefixes and sequence.n_computed >= SHORTEST_SHARED):
             self._give_back(sequence)
+            return
+        self._give_up(sequence.cells[sequence.n_computed :])
+        cells = sequence.cells[: sequence.n_computed]
+        self.pool.rest(cells)
+        self.cache.hold(sequence.slot, sequence.key_array()[: sequence.n_computed])
+        for entry in self.cache.finish(sequence.slot, cells):
+            self._forget(entry)
+        sequence.slot, sequence.cells = -1, []
 
-    def take_operations(self) -> list[Remove | Share]:
+    def take_operations(self) -> list[Operation]:
         """Cache operations that do not wait for a step, such as after `finish`."""
         operations, self._operations = self._operations, []
         return operations
 
-    def _admit_next(self, plan: Plan) -> bool:
-        if not self.waiting or len(self.running) >= self.limits.max_running:
-            return False
-        sequence = self.waiting[0]
-        keys = np.array(sequence.keys, np.int64)
-        source, cells, length = self._shared_prefix(keys, sequence.scores_prompt)
-        if not sequence.scores_prompt and self._will_share_more(keys, length):
-            return False
-        reserve = min(ANSWER_RESERVE, max(1, sequence.max_tokens - sequence.n_output))
-        need = min(len(keys) - length + reserve, self.limits.n_cells - length)
-        if self.running and need > self._attainable(cells):
-            return False
+    def _admit(self, plan: Plan) -> None:
+        """Let those who wait begin, in order of arrival. Who waits for a beginning that another is computing does not
+        hold up others, for whom its place is not free, however."""
+        kept_places = kept_cells = 0
+        for sequence in tuple(self.waiting):
+            if len(self.running) + kept_places >= self.limits.max_running:
+                return
+            keys = sequence.key_array()
+            source, cells, length = self._shared_prefix(keys, sequence.scores_prompt)
+            coming = 0 if sequence.scores_prompt else self._common_to_come(sequence, length)
+            reserve = min(ANSWER_RESERVE, max(1, sequence.max_tokens - sequence.n_output))
+            need = min(len(keys) - max(length, coming) + reserve, self.limits.n_cells - length)
+            if coming:
+                kept_places += 1
+                kept_cells += need
+                continue
+            if self.running and need + kept_cells > self._attainable(cells):
+                return
+            self._begin(plan, sequence, source, cells, length)
+
+    def _begin(self, plan: Plan, sequence: Sequence, source: int, cells: Cells, length: int) -> None:
         slot = self._take_slot(spare=source)
+        if slot is None:
+            # The only slot to be had is the source itself.
+            slot, length = self._take_slot(), 0
+        assert slot is not None, "there are at least as many slots as sequences at work"
+        sequence.cells = []
         if length:
             self.pool.share(cells)
             self._operations.append(Share(source, slot, length))
-            sequence.cells = [cells]
-        self.waiting.popleft()
+            sequence.cells = [int(cell) for cell in cells]
+            self.cache.hold(slot, sequence.key_array()[:length])
+        self.waiting.remove(sequence)
         sequence.slot, sequence.n_computed = slot, length
         if sequence.admitted_at is None:
             sequence.cached_tokens = length
             plan.admitted.append(sequence)
-        self.running.append(sequence)
-        return True
+        insort(self.running, sequence, key=attrgetter("arrival"))
 
     def _shared_prefix(self, keys: Keys, scored: bool) -> tuple[int, Cells, int]:
         """(slot, cells, length) of the best common beginning. What needs logits is computed anew: the last place,
         or in a prompt that is `scored` all."""
-        nothing = -1, np.empty(0, np.int64), 0
         if scored or not self.limits.share_prefixes:
-            return nothing
-        entry, length = self.cache.longest(keys)
-        slot, cells = (entry.slot, entry.cells) if entry else nothing[:2]
-        for other in self.running:
-            common = common_prefix(np.array(other.keys[: other.n_computed], np.int64), keys)
-            if common > length:
-                slot, cells, length = other.slot, other.all_cells(), common
+            return -1, (), 0
+        length, slots = self.cache.longest(keys)
         length = min(length, len(keys) - 1)
-        return (slot, cells[:length], length) if length >= SHORTEST_SHARED else nothing
+        if length < SHORTEST_SHARED:
+            return -1, (), 0
+        slot = next((slot for slot in slots if self._can_share(slot, length)), None)
+        if slot is None:
+            return -1, (), 0
+        entry = self.cache.get(slot)
+        assert entry is not None
+        if entry.cells is not None:
+            return slot, entry.cells[:length], length
+        return slot, next(other for other in self.running if other.slot == slot).cells[:length], length
 
     def _attainable(self, shared: Cells) -> int:
         """Cells that a new sequence could get if all finished sequences left and those at work got what they need."""
-        used = np.zeros(self.limits.n_cells, bool)
-        used[shared] = True
-        for sequence in self.running:
-            used[sequence.all_cells()] = True
-        promised = sum(sequence.n_remaining for sequence in self.running)
-        return self.limits.n_cells - int(used.sum()) - promised
+        promised = sum(len(sequence.keys) - sequence.n_computed for sequence in self.running)
+        idle = self.pool.n_idle(shared) if len(shared) else 0
+        return self.limits.n_cells - self.pool.n_busy - idle - promised
 
-    def _will_share_more(self, keys: Keys, length: int) -> bool:
-        """Whether a prompt at work is about to compute much more of the same beginning: then waiting is faster."""
+    def _common_to_come(self, sequence: Sequence, length: int) -> int:
+        """What a prompt at work, which is about to compute much more of the same beginning than `length`, has in
+        common with `sequence`: then waiting is faster. 0: there is none."""
         if not self.limits.share_prefixes:
-            return False
-        return any(
-            other.n_remaining > 1
-            and common_prefix(np.array(other.keys, np.int64), keys) >= max(length, other.n_computed) + WORTH_WAITING
-            for other in self.running
-        )
+            return 0
+        most = 0
+        for other in self.running:
+            if len(other.keys) - other.n_computed <= 1:
+                continue
+            pair = other.arrival, sequence.arrival
+            common = self._common.get(pair)
+            if common is None:
+                common = self._common[pair] = common_prefix(other.key_array(), sequence.key_array())
+            if common >= max(length, other.n_computed) + WORTH_WAITING:
+                most = max(most, common)
+        return most
 
-    def _plan_prefill(self, plan: Plan, sequence: Sequence, room: int) -> int:
-        """Plan the next run of a prompt; returns the tokens it takes of the batch's room."""
+    def _plan_prefill(self, plan: Plan, sequence: Sequence, room: int, decodes: int) -> int:
+        """Plan the next run of a prompt beside so many decodes; returns the tokens it takes of the batch's room."""
         start = sequence.n_computed
         tile = sequence.tile_at(start)
         if tile is not None:
-            stop = min(tile.stop, start + self.limits.n_batch)
-            if plan.image is None and self._evict_for(stop - start):
-                plan.image = self._span(sequence, stop, tile)
-            return 0
+            if plan.image is not None or (decodes and len(plan.spans) > decodes):
+                return 0
+            stop = min(tile.stop, start + (room if decodes else self.limits.n_batch))
+            if not self._evict_for(stop - start):
+                return 0
+            plan.image = self._span(sequence, stop, tile)
+            return room if decodes else 0
         stop = min(sequence.text_end(start), start + room)
         scored = sequence.scores_prompt and start < sequence.n_prompt
         if scored and self.limits.n_outputs:
@@ -231,7 +291,8 @@ class Scheduler:
         return stop - start
 
     def _span(self, sequence: Sequence, stop: int, tile: PlacedTile | None = None) -> Span:
-        return Span(sequence, sequence.n_computed, stop, self.pool.take(stop - sequence.n_computed), tile)
+        sequence.cells += self.pool.take(stop - sequence.n_computed)
+        return Span(sequence, sequence.n_computed, stop, tile)
 
     def _room_to_decode(self, sequence: Sequence) -> bool:
         """A cell for the next token, if need be at the cost of later arrivals. False when `sequence` has to leave."""
@@ -242,13 +303,32 @@ class Scheduler:
         return True
 
     def _evict_for(self, count: int) -> bool:
-        """Whether `count` cells are free, after finished sequences have left as needed."""
+        """Whether `count` cells are free, after finished sequences have left or been shortened as needed."""
         while self.pool.n_free < count:
-            entry = self.cache.evict()
+            entry = next((e for e in self.cache.by_age() if e.cells is not None and self.pool.n_own(e.cells)), None)
             if entry is None:
                 return False
-            self._drop(entry)
+            self._shorten(entry, count - self.pool.n_free)
         return True
+
+    def _shorten(self, entry: CachedPrefix, wanted: int) -> None:
+        """Take at least one and about `wanted` cells from the end of a finished sequence, but not more than its last
+        run in the tree, before which another may be older."""
+        assert entry.cells is not None
+        count = min(max(wanted, EVICTED_AT_ONCE), self.pool.n_own(entry.cells), len(entry.node.keys))
+        length = entry.length - count
+        self._store(entry)
+        if length < SHORTEST_SHARED:
+            self._evict(entry)
+            return
+        freed = entry.cells[length:]
+        self.cache.shorten(entry.slot, length)
+        if self.cache.is_covered(entry):
+            self.pool.release(freed)
+            self._evict(entry)
+            return
+        self.pool.release(freed)
+        self._operations.append(Remove(entry.slot, length))
 
     def preempt_latest(self) -> bool:
         """Send the latest arrival back to wait; it will be computed again. False when it is the only one at work."""
@@ -256,51 +336,46 @@ class Scheduler:
             return False
         victim = self.running.pop()
         self._give_back(victim)
-        self.waiting.appendleft(victim)
+        insort(self.waiting, victim, key=attrgetter("arrival"))
         return True
 
-    def _take_slot(self, spare: int) -> int:
+    def _take_slot(self, spare: int = -1) -> int | None:
         """A free slot; a finished sequence other than `spare` makes place if there is none."""
         if not self._free_slots:
-            entry = self.cache.evict(spare)
-            assert entry is not None, "there are at least two more slots than sequences at work"
-            self._drop(entry)
+            entry = next((entry for entry in self.cache.by_age() if entry.slot != spare), None)
+            if entry is None:
+                return None
+            self._store(entry)
+            self._evict(entry)
         return self._free_slots.pop()
 
-    def _drop(self, entry: CachedPrefix) -> None:
-        self.pool.release(entry.cells)
+    def _store(self, entry: CachedPrefix) -> None:
+        if not entry.stored and 0 < self.limits.stored_from <= entry.length:
+            self._operations.append(Store(entry.slot, entry.keys()))
+        entry.stored = True
+
+    def _evict(self, entry: CachedPrefix) -> None:
+        self.cache.drop(entry.slot)
+        self._forget(entry)
+
+    def _forget(self, entry: CachedPrefix) -> None:
+        """Give the slot and cells of a finished sequence that is out of the tree back."""
+        if entry.cells is not None:
+            self.pool.release(entry.cells)
         self._free(entry.slot)
 
     def _give_back(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.all_cells())
+        self.cache.drop(sequence.slot)
+        self._give_up(sequence.cells)
         self._free(sequence.slot)
         sequence.slot, sequence.cells, sequence.n_computed = -1, [], 0
+
+    def _give_up(self, cells: Cells) -> None:
+        """Cells of a sequence at work that it needs no more."""
+        if len(cells):
+            self.pool.rest(cells)
+            self.pool.release(cells)
 
     def _free(self, slot: int) -> None:
         self._free_slots.insert(0, slot)
         self._operations.append(Remove(slot))
-
-
-class Pace:
-    """How many prompt tokens may join a step of decodes so that it stays short: learned from steps that were taken."""
-
-    def __init__(self, n_batch: int, target_seconds: float) -> None:
-        self._n_batch = n_batch
-        self._target = target_seconds
-        self._seconds_per_token: float | None = None
-
-    def observe(self, n_tokens: int, seconds: float) -> None:
-        """A call with `n_tokens` took `seconds`. Small ones say nothing about the cost of a token."""
-        if n_tokens < SMALLEST_CHUNK:
-            return
-        measured = seconds / n_tokens
-        before = self._seconds_per_token
-        self._seconds_per_token = measured if before is None else 0.7 * before + 0.3 * measured
-
-    @property
-    def prefill_budget(self) -> int:
-        """A power of two, so that the shapes of calls stay few."""
-        if self._seconds_per_token is None:
-            return min(self._n_batch, FIRST_CHUNK)
-        wanted = max(int(self._target / max(self._seconds_per_token, 1e-9)), SMALLEST_CHUNK)
-        return min(self._n_batch, 1 << (wanted.bit_length() - 1))

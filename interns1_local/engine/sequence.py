@@ -12,7 +12,6 @@ import numpy.typing as npt
 from interns1_local.engine.sampling import SampledToken, SamplingParams
 
 Keys = npt.NDArray[np.int64]
-Cells = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,8 +58,11 @@ class Sequence:
     n_prompt: int
     sampling: SamplingParams
     max_tokens: int
+    # Its place in the order of all requests.
+    arrival: int = 0
     slot: int = -1
-    cells: list[Cells] = field(default_factory=list)
+    # Of the places that are computed, and of those that this step computes.
+    cells: list[int] = field(default_factory=list)
     n_computed: int = 0
     cached_tokens: int = 0
     admitted_at: float | None = None
@@ -69,6 +71,7 @@ class Sequence:
     # Whether the prompt's own tokens are to be judged, and what was found so far: of the second token and those after.
     scores_prompt: bool = False
     prompt_scores: list[SampledToken] = field(default_factory=list)
+    _array: Keys = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def start(cls, id: int, prompt: Prompt, sampling: SamplingParams, max_tokens: int) -> Sequence:
@@ -91,13 +94,18 @@ class Sequence:
         """Places not computed yet; 1 while decoding."""
         return len(self.keys) - self.n_computed
 
+    def key_array(self) -> Keys:
+        """`keys` as an array, not to be written to; made once for a length."""
+        if len(self._array) != len(self.keys):
+            self._array = np.array(self.keys, np.int64)
+        return self._array
+
     def tile_at(self, position: int) -> PlacedTile | None:
         """The tile that covers `position`."""
+        if not self.tiles:
+            return None
         return next((tile for tile in self.tiles if tile.start <= position < tile.stop), None)
 
     def text_end(self, position: int) -> int:
         """Where the run of tokens that starts at `position` ends: at the next tile, or at the end."""
         return min((tile.start for tile in self.tiles if tile.start > position), default=len(self.keys))
-
-    def all_cells(self) -> Cells:
-        return np.concatenate(self.cells) if self.cells else np.empty(0, np.int64)
