@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from interns1_local.engine import prompt_scores
+from interns1_local.engine import cache_state, prompt_scores
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
     MAX_SEQUENCES,
@@ -145,7 +146,7 @@ class Engine:
             )
         share = options.share_prefixes and not self.model.is_recurrent
         limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share, self.context.n_outputs)
-        self._scheduler = Scheduler(limits)
+        self._scheduler = Scheduler(limits, partial(cache_state.holds_beginning, self.context))
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
         self._eog = np.array(sorted(self.model.vocab.eog_ids), np.int64)
