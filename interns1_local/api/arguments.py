@@ -39,6 +39,8 @@ class Options(TypedDict, total=False):
     num_predict: int
     num_keep: int
     draft_num_predict: int
+    num_draft: int
+    speculative: Literal["auto", "lookup", "draft", "off"]
     repeat_last_n: int
     repeat_penalty: float
     presence_penalty: float

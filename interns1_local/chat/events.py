@@ -61,6 +61,9 @@ class Usage:
     # Tiles of pictures in the prompt, and how many of them the vision tower computed (None: not known).
     tiles: int = 0
     tiles_computed: int | None = None
+    # Tokens that were guessed ahead, and how many of them the model then chose.
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class PromptReader:
         for start in range(0, len(ids), self._batch.capacity):
             piece = ids[start : start + self._batch.capacity]
             self._batch.clear()
-            self._batch.add(piece, position + start, 0, True)
+            self._batch.add(piece, position + start, 0, 1)
             self._batch.outputs[: len(piece)] = 1
             rows = None if embeddings is None else embeddings[start : start + len(piece)]
             self._context.decode(self._batch, rows)

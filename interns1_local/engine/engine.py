@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores
+from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
     MAX_SEQUENCES,
@@ -23,22 +23,18 @@ from interns1_local.engine.llama import (
     Context,
     EngineError,
     Model,
-    SamplerChain,
 )
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.pace import Pace
+from interns1_local.engine.plan import Operation, Plan, Remove, Share, Span
 from interns1_local.engine.sampling import (
-    Logits,
     SampledToken,
     SamplingParams,
-    apply_bias,
-    apply_penalties,
     check_bias,
-    describe,
-    log_probabilities,
 )
-from interns1_local.engine.scheduler import Limits, Operation, Plan, Remove, Scheduler, Share, Span
+from interns1_local.engine.scheduler import Limits, Scheduler
 from interns1_local.engine.sequence import Prompt, Sequence, Tile
+from interns1_local.engine.speculative import SPECULATE, Speculation, Speculator
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
 
 # Finished sequences whose cells stay for later prompts, besides the sequences at work.
@@ -81,6 +77,7 @@ class EngineRequest:
     max_tokens: int | None = None
     guide: Guide | None = None
     prompt_logprobs: bool = False
+    speculation: Speculation = SPECULATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,8 @@ class Usage:
     thought_tokens: int = 0
     # Tiles that went through the vision tower; others were remembered, or already in the context.
     tiles_computed: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +148,9 @@ class Engine:
         self._scheduler = Scheduler(limits, partial(cache_state.holds_beginning, self.context))
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
-        self._eog = np.array(sorted(self.model.vocab.eog_ids), np.int64)
+        self._chooser = TokenChooser(self.context, self.n_ctx)
+        self._speculator = Speculator(self.model.vocab.eog_ids, self.n_ctx, limits.n_outputs)
         self._sequences: dict[int, Sequence] = {}
-        self._chains: dict[int, SamplerChain] = {}
-        self._guides: dict[int, Guide] = {}
         self._arrivals: deque[EngineRequest] = deque()
         self._cancelled: set[int] = set()
         self._long_spans: frozenset[int] = frozenset()
@@ -199,6 +197,7 @@ class Engine:
         outputs = self._take_in()
         if not self._scheduler.has_work:
             return outputs
+        self._speculator.draft(self._scheduler.decoding)
         plan = self._scheduler.schedule(self._pace.prefill_budget)
         self._apply(plan.operations)
         for sequence in plan.admitted:
@@ -216,8 +215,7 @@ class Engine:
 
     def close(self) -> None:
         """Free everything, in the order that C needs."""
-        for chain in self._chains.values():
-            chain.close()
+        self._chooser.close()
         if self.vision is not None:
             self.vision.close()
         self.context.close()
@@ -244,12 +242,8 @@ class Engine:
         if request.prompt_logprobs:
             prompt_scores.start(sequence)
         self._sequences[request.id] = sequence
-        if request.guide is not None:
-            self._guides[request.id] = request.guide
-        if not request.sampling.greedy:
-            seed = request.sampling.seed
-            chosen = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-            self._chains[request.id] = SamplerChain(request.sampling, chosen)
+        self._chooser.start(request.id, request.sampling, request.guide)
+        self._speculator.start(sequence, request.speculation)
         self._scheduler.add(sequence)
 
     def _apply(self, operations: list[Operation]) -> None:
@@ -286,10 +280,12 @@ class Engine:
     def _compute(self, spans: list[Span], embeddings: np.ndarray | None) -> list[StepOutput]:
         self._batch.clear()
         rows = []
-        for span in spans:
+        sampling = [span.samples for span in spans]
+        for span, samples in zip(spans, sampling, strict=True):
             # Where embeddings are given, the tokens are not read.
-            ids = span.sequence.keys[span.start : span.stop] if embeddings is None else [0] * (span.stop - span.start)
-            rows.append(self._batch.add(ids, span.start, span.sequence.slot, span.samples))
+            ids = span.ids if embeddings is None else [0] * (span.stop - span.start)
+            outputs = 1 + len(span.drafted) if samples else 0
+            rows.append(self._batch.add(ids, span.start, span.sequence.slot, outputs))
             if span.sequence.scores_prompt:
                 prompt_scores.want_outputs(self._batch, span, rows[-1])
         began = time.perf_counter()
@@ -297,13 +293,19 @@ class Engine:
             self.context.decode(self._batch, embeddings)
         except EngineError as error:
             return self._undo(spans, error)
-        self._pace.observe(self._batch.count, time.perf_counter() - began)
-        for span, row in zip(spans, rows, strict=True):
+        seconds = time.perf_counter() - began
+        self._pace.observe(self._batch.count, seconds)
+        if all(sampling):
+            self._speculator.observe(self._batch.count, seconds)
+        chosen = []
+        for span, row, samples in zip(spans, rows, sampling, strict=True):
             if span.sequence.scores_prompt:
                 prompt_scores.note(span, row, self.context.logits)
-            self._scheduler.complete(span)
-        sampling = [(span.sequence, row) for span, row in zip(spans, rows, strict=True) if span.samples]
-        return [self._output(sequence, row) for sequence, row in sampling]
+            if samples:
+                chosen += self._continue(span, row)
+            else:
+                self._scheduler.complete(span)
+        return chosen
 
     def _undo(self, spans: list[Span], error: EngineError) -> list[StepOutput]:
         """Nothing of a batch counts. An abort is tried again without the cancelled; an error ends its requests."""
@@ -316,59 +318,37 @@ class Engine:
             return []
         return [self._end(span.sequence, None, error) for span in spans]
 
-    def _output(self, sequence: Sequence, row: int) -> StepOutput:
-        output = self._choose(sequence, row)
-        if not sequence.scores_prompt:
-            return output
-        return replace(output, prompt_logprobs=prompt_scores.take(sequence))
+    def _continue(self, span: Span, row: int) -> list[StepOutput]:
+        """Choose the tokens that follow the computed `span`, whose last batch index is `row`.
 
-    def _choose(self, sequence: Sequence, row: int) -> StepOutput:
-        """Choose the next token of `sequence` from the logits at `row`."""
+        A drafted token is kept when it is the one that is chosen at its place; with the first that is not, or at the
+        end, the rest is taken back out of the cache.
+        """
+        sequence = span.sequence
         if sequence.first_token_at is None:
             sequence.first_token_at = time.perf_counter()
-        if sequence.max_tokens == 0:
-            return self._end(sequence, "length")
-        sampling = sequence.sampling
-        logits = self.context.logits(row)
-        if not np.isfinite(logits.max()):
-            broken = EngineError("the model's output is not a number: the file may be damaged, or its type too coarse")
-            return self._end(sequence, None, broken)
-        logprobs = None if sampling.logprobs is None else log_probabilities(logits)
-        apply_penalties(logits, sampling, sequence.keys, self.n_ctx)
-        apply_bias(logits, sampling, self._eog, sequence.n_output)
-        guide = self._guides.get(sequence.id)
-        try:
-            token = self._next_token(sequence, row, logits, guide)
-        except BadRequest as error:
-            return self._end(sequence, None, error)
-        if token is None:
-            return self._end(sequence, "stop")
-        sequence.keys.append(token)
-        described = () if logprobs is None else (describe(logprobs, token, sampling.logprobs or 0),)
-        if guide is not None and guide.finished:
-            return self._end(sequence, "stop", None, (token,), described)
-        full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self.n_ctx
-        if full or (guide is not None and guide.cut):
-            return self._end(sequence, "length", None, (token,), described)
-        prompt = sequence.n_prompt, sequence.cached_tokens
-        return StepOutput(sequence.id, (token,), described, prompt=prompt)
+        choices: list[Choice] = []
+        for ahead in range(len(span.drafted), -1, -1):
+            choices.append(self._chooser.choose(sequence, row - ahead))
+            if choices[-1].ends or not ahead or choices[-1].token != span.drafted[-ahead]:
+                break
+        stop = span.stop - len(span.drafted) + len(choices) - 1
+        self._scheduler.complete(span, stop)
+        if span.drafted:
+            if stop < span.stop:
+                self.context.remove(sequence.slot, stop)
+            self._speculator.judge(sequence, len(span.drafted), len(choices) - 1)
+        outputs = [self._output(sequence, choice) for choice in choices]
+        if sequence.scores_prompt:
+            outputs[0] = replace(outputs[0], prompt_logprobs=prompt_scores.take(sequence))
+        return outputs
 
-    def _next_token(self, sequence: Sequence, row: int, logits: Logits, guide: Guide | None) -> int | None:
-        """The token to come next; None is the end. `logits` are those of `row`, changed in place."""
-        token = None if guide is None else guide.forced()
-        if token is None:
-            if guide is not None:
-                guide.restrict(logits)
-                if logits.max() == -np.inf:
-                    guide.check_end()
-                    return None
-            chain = self._chains.get(sequence.id)
-            token = int(logits.argmax()) if chain is None else self.context.sample(chain, row)
-            if token in self.model.vocab.eog_ids and not sequence.sampling.ignore_eos:
-                token = None if guide is None else guide.instead_of_end()
-        if guide is not None and token is not None:
-            guide.accept(token)
-        return token
+    def _output(self, sequence: Sequence, choice: Choice) -> StepOutput:
+        token_ids = () if choice.token is None else (choice.token,)
+        if choice.ends:
+            return self._end(sequence, choice.finish, choice.error, token_ids, choice.described)
+        prompt = sequence.n_prompt, sequence.cached_tokens
+        return StepOutput(sequence.id, token_ids, choice.described, prompt=prompt)
 
     def _end(
         self,
@@ -381,15 +361,14 @@ class Engine:
         now = time.perf_counter()
         admitted = sequence.admitted_at if sequence.admitted_at is not None else now
         first = sequence.first_token_at if sequence.first_token_at is not None else now
-        guide = self._guides.pop(sequence.id, None)
+        guide = self._chooser.guide(sequence.id)
         usage = Usage(
             sequence.n_prompt, sequence.cached_tokens, sequence.n_output, first - admitted, now - first,
-            guide.thought_tokens if guide else 0, sequence.tiles_computed,
+            guide.thought_tokens if guide else 0, sequence.tiles_computed, sequence.n_drafted, sequence.n_accepted,
         )  # fmt: skip
         self._scheduler.finish(sequence, keep=error is None)
         self._apply(self._scheduler.take_operations())
         del self._sequences[sequence.id]
-        chain = self._chains.pop(sequence.id, None)
-        if chain is not None:
-            chain.close()
+        self._chooser.end(sequence.id)
+        self._speculator.end(sequence)
         return StepOutput(sequence.id, token_ids, logprobs, finish, error, usage)

@@ -174,8 +174,11 @@ class Batch:
     def clear(self) -> None:
         self.count = 0
 
-    def add(self, tokens: npt.ArrayLike, first_position: int, sequence: int, output_last: bool) -> int:
-        """Append tokens at consecutive positions of `sequence`; returns the index of the last one."""
+    def add(self, tokens: npt.ArrayLike, first_position: int, sequence: int, n_outputs: int) -> int:
+        """Append tokens at consecutive positions of `sequence`, the last `n_outputs` of them to have logits.
+
+        Returns the batch index of the last one.
+        """
         values = np.asarray(tokens, np.int32)
         start, stop = self.count, self.count + len(values)
         if stop > self.capacity or not len(values):
@@ -184,7 +187,7 @@ class Batch:
         self.positions[start:stop] = np.arange(first_position, first_position + len(values))
         self.sequences[start:stop] = sequence
         self.outputs[start:stop] = 0
-        self.outputs[stop - 1] = output_last
+        self.outputs[stop - min(n_outputs, len(values)) : stop] = 1
         self.count = stop
         return stop - 1
 

@@ -100,7 +100,7 @@ class Pooler:
         for pieces in _calls([len(texts[index]) for index in group], self._batch.capacity):
             self._batch.clear()
             for sequence, start, stop in pieces:
-                self._batch.add(texts[group[sequence]][start:stop], start, sequence, output_last=True)
+                self._batch.add(texts[group[sequence]][start:stop], start, sequence, n_outputs=1)
             self._batch.outputs[: self._batch.count] = 1
             context.decode(self._batch)
             for sequence, start, stop in pieces:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from interns1_local.engine.llama import Batch
+from interns1_local.engine.plan import Span
 from interns1_local.engine.sampling import Logits, RankedToken, SampledToken, describe, log_probabilities
-from interns1_local.engine.scheduler import Span
 from interns1_local.engine.sequence import Sequence
 
 

@@ -69,6 +69,10 @@ class SamplingParams:
             self.repeat_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
         )
 
+    def changes_logits(self, n_output: int) -> bool:
+        """Whether anything but the model decides about the token after `n_output` chosen ones."""
+        return self.penalizes or bool(self.logit_bias) or self.ignore_eos or n_output < self.min_tokens
+
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__}
         return values | {"logit_bias": {str(token): bias for token, bias in self.logit_bias.items()}}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 from interns1_local.engine.cell_pool import CellPool, Cells
+from interns1_local.engine.plan import Operation, Plan, Remove, Share, Span, Store
 from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
 from interns1_local.engine.sequence import Keys, PlacedTile, Sequence
 
@@ -41,60 +42,6 @@ class Limits:
     stored_from: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Forget a slot's places from `start` on."""
-
-    slot: int
-    start: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Let `target` have the first `length` places of `source`."""
-
-    source: int
-    target: int
-    length: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Store:
-    """Write what `slot` holds to a file, as it is about to leave the cache."""
-
-    slot: int
-    keys: Keys
-
-
-Operation = Remove | Share | Store
-
-
-@dataclass(eq=False, slots=True)
-class Span:
-    """Places [start, stop) of a sequence, to be computed in this step; `samples` when a token follows it."""
-
-    sequence: Sequence
-    start: int
-    stop: int
-    tile: PlacedTile | None = None
-
-    @property
-    def samples(self) -> bool:
-        return self.stop == len(self.sequence.keys)
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step: cache operations in order, then one call with `spans`, then one with `image`."""
-
-    operations: list[Operation] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    image: Span | None = None
-    admitted: list[Sequence] = field(default_factory=list)
-    # Tokens of prompts with logits, besides the one of each sequence that a token follows.
-    n_scored: int = 0
-
-
 class Scheduler:
     """Sequences that wait, sequences at work, both in order of arrival, and the cells of these and finished ones."""
 
@@ -115,6 +62,12 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
+
+    @property
+    def decoding(self) -> list[Sequence]:
+        """All sequences at work if no prompt is in the way of drafted tokens; else none."""
+        crowded = self.waiting and len(self.running) < self.limits.max_running
+        return [] if crowded or any(s.n_remaining != 1 for s in self.running) else self.running
 
     def add(self, sequence: Sequence) -> None:
         self._n_arrived += 1
@@ -147,13 +100,30 @@ class Scheduler:
         for sequence in prompts:
             if sequence.slot >= 0 and room > 0:
                 room -= self._plan_prefill(plan, sequence, room, decodes)
+        if not prompts:
+            self._plan_drafts(plan)
 
-    def complete(self, span: Span) -> None:
-        """The places of `span` are in the cache."""
+    def _plan_drafts(self, plan: Plan) -> None:
+        """Let drafted tokens join the decodes of `plan`, where they stand in nobody's way."""
+        room = min(self.limits.n_outputs or self.limits.n_batch, self.limits.n_batch) - len(plan.spans)
+        for span in plan.spans:
+            drafted = span.sequence.draft[: max(0, min(room, self.pool.n_free))]
+            if drafted:
+                span.sequence.cells += self.pool.take(len(drafted))
+                span.drafted = drafted
+                span.stop += len(drafted)
+                room -= len(drafted)
+
+    def complete(self, span: Span, stop: int | None = None) -> None:
+        """The places of `span` are in the cache; those from `stop` on were drafted in vain and are not."""
         sequence = span.sequence
-        sequence.n_computed = span.stop
+        sequence.n_computed = span.stop if stop is None else stop
+        if sequence.n_computed < span.stop:
+            cells = sequence.cells[sequence.n_computed :]
+            del sequence.cells[sequence.n_computed :]
+            self._give_up(cells)
         if span.start < sequence.n_prompt and self.limits.share_prefixes:
-            self.cache.hold(sequence.slot, sequence.key_array()[: span.stop])
+            self.cache.hold(sequence.slot, sequence.key_array()[: sequence.n_computed])
 
     def roll_back(self, span: Span) -> None:
         """The places of `span` did not get into the cache."""

@@ -97,7 +97,7 @@ class Scorer:
                 piece = part[start : min(start + self._batch.capacity, wanted.stop - position)]
                 stop = start + len(piece)
                 self._batch.clear()
-                self._batch.add(piece if vectors is None else [0] * len(piece), position + start, 0, output_last=False)
+                self._batch.add(piece if vectors is None else [0] * len(piece), position + start, 0, n_outputs=0)
                 self._batch.outputs[max(0, wanted.start - position - start) : len(piece)] = 1
                 self._context.decode(self._batch, None if vectors is None else vectors[start:stop])
                 yield position + start, position + stop

@@ -71,6 +71,10 @@ class Sequence:
     # Whether the prompt's own tokens are to be judged, and what was found so far: of the second token and those after.
     scores_prompt: bool = False
     prompt_scores: list[SampledToken] = field(default_factory=list)
+    # Tokens that may come next, to be computed in the next step with the last one; how many there were, and came true.
+    draft: tuple[int, ...] = ()
+    n_drafted: int = 0
+    n_accepted: int = 0
     _array: Keys = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod

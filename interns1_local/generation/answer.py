@@ -138,6 +138,8 @@ class Answer:
             total_ns=int((time.monotonic() - self._plan.started) * 1e9),
             tiles=_count_tiles(self._request),
             tiles_computed=end.tiles_computed,
+            drafted_tokens=end.drafted_tokens,
+            accepted_tokens=end.accepted_tokens,
         )
         if self._lease.on_usage is not None:
             self._lease.on_usage(self._lease.spec.name, usage)

@@ -21,7 +21,7 @@ from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
 from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.opened_chat import open_chat, open_chat_aside
-from interns1_local.generation.prepare import options_in_force, sampling_params, thought_rules, token_limit
+from interns1_local.generation.prepare import options_in_force, sampling_params, speculation, thought_rules, token_limit
 from interns1_local.generation.prompt import fit
 from interns1_local.generation.requests import ChatRequest, GenerationEvent, TextRequest
 from interns1_local.generation.thinking import template_variables
@@ -52,7 +52,7 @@ async def chat_choices(
     options, template = chat.options, chat.template
     held = await asyncio.to_thread(chat_rules, request, template, chat.model.facts)
     prompt = await chat.prompt()
-    limit = token_limit(options, request.max_tokens)
+    limit, guessing = token_limit(options, request.max_tokens), speculation(options)
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
 
         def answers(
@@ -67,6 +67,7 @@ async def chat_choices(
                 grammar=held.grammar,
                 grammar_after=held.after,
                 forbidden=held.forbidden,
+                speculation=guessing,
             )
             calls = None if request.parallel_tool_calls else 1
             plan = AnswerPlan(options.get("stop", ()), started, request.return_context, calls, truncation)
@@ -112,7 +113,7 @@ async def text_choices(
     media = await media_parts([Message("user", tuple(request.images))], model.facts, options)
     pictures = [piece for pieces in media.values() for piece in pieces]
     grammar = await asyncio.to_thread(text_grammar, request)
-    limit = token_limit(options, request.max_tokens)
+    limit, guessing = token_limit(options, request.max_tokens), speculation(options)
     scored = request.echo and request.logprobs is not None
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
 
@@ -120,7 +121,9 @@ async def text_choices(
             parser = ResponseParser(reasoning=False, starts_in_reasoning=False, tool_grammar=None)
             sampling = of_choice(sampling_params(options, request), index)
             parts = [*pictures, prompt] if pictures else prompt
-            runner_request = GenerateRequest(parts, sampling, limit, grammar=grammar, prompt_logprobs=scored)
+            runner_request = GenerateRequest(
+                parts, sampling, limit, grammar=grammar, prompt_logprobs=scored, speculation=guessing
+            )
             return Answer(lease, runner_request, parser, AnswerPlan(options.get("stop", ()), started, echo=echo))
 
         answers = []

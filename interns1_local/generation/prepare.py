@@ -10,6 +10,7 @@ from interns1_local.chat.message import Message, Text
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import MAX_SEED, SamplingParams
+from interns1_local.engine.speculative import MOST_DRAFTED, Speculation
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation.abilities import Abilities, compiled
 from interns1_local.generation.requests import ChatRequest, TextRequest
@@ -103,6 +104,12 @@ def sampling_params(options: Mapping[str, Any], request: ChatRequest | TextReque
         min_tokens=max(0, request.min_tokens),
         ignore_eos=request.ignore_eos,
     )
+
+
+def speculation(options: Mapping[str, Any]) -> Speculation:
+    """What may be guessed ahead. Raises BadRequest for a kind of guessing that there is not."""
+    most = options.get("num_draft", options.get("draft_num_predict", MOST_DRAFTED))
+    return Speculation(str(options.get("speculative", "auto")).lower(), max(0, most))
 
 
 def token_limit(options: Mapping[str, Any], asked: int | None) -> int | None:

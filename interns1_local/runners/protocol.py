@@ -19,6 +19,7 @@ import numpy.typing as npt
 from interns1_local import errors
 from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
+from interns1_local.engine.speculative import SPECULATE, Speculation
 
 MAX_HEADER = 256 * 2**20
 MAX_BLOBS = 4096
@@ -56,6 +57,7 @@ class GenerateRequest:
     grammar_after: str = ""
     forbidden: str = ""
     prompt_logprobs: bool = False
+    speculation: Speculation = SPECULATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,9 @@ class Finish:
     thought_tokens: int = 0
     # Tiles that went through the vision tower; None where that is not known.
     tiles_computed: int | None = None
+    # Tokens that were guessed ahead, and how many of them the model then chose.
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,7 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         "grammar_after": request.grammar_after,
         "forbidden": request.forbidden,
         "prompt_logprobs": request.prompt_logprobs,
+        "speculation": asdict(request.speculation),
     }
     return Frame(header, tuple(blobs))
 
@@ -210,6 +216,7 @@ def request_from(frame: Frame) -> GenerateRequest:
         grammar_after=frame.header["grammar_after"],
         forbidden=frame.header["forbidden"],
         prompt_logprobs=frame.header["prompt_logprobs"],
+        speculation=Speculation(**frame.header["speculation"]),
     )
 
 

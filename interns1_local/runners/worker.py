@@ -172,8 +172,11 @@ class Worker:
             prompt = self._encode(request.prompt)
             guide = self._guide(request)
             self._engine.add_request(
-                EngineRequest(request_id, prompt, request.sampling, request.max_tokens, guide, request.prompt_logprobs)
-            )
+                EngineRequest(
+                    request_id, prompt, request.sampling, request.max_tokens, guide, request.prompt_logprobs,
+                    request.speculation,
+                )
+            )  # fmt: skip
         except BaseException:
             del self._skip_special[request_id]
             raise
@@ -275,6 +278,7 @@ class Worker:
             finish = Finish(
                 output.finish, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens,
                 usage.prompt_seconds, usage.decode_seconds, usage.thought_tokens, usage.tiles_computed,
+                usage.drafted_tokens, usage.accepted_tokens,
             )  # fmt: skip
         return Chunk(list(output.token_ids), data, logprobs, finish, output.prompt, scores)
 

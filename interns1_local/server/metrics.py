@@ -35,7 +35,7 @@ class Metrics:
         )
         self._tokens = Counter(
             "interns1_tokens",
-            "Tokens by kind: prompt (cached ones among them), cached, output.",
+            "Tokens by kind: prompt (cached ones among them), cached, output, drafted ahead, accepted of these.",
             ("model", "kind"),
             registry=self.registry,
         )
@@ -48,7 +48,7 @@ class Metrics:
         self._seconds.labels(path).observe(seconds)
 
     def observe_usage(self, model: str, usage: Usage) -> None:
-        for kind in ("prompt", "cached", "output"):
+        for kind in ("prompt", "cached", "output", "drafted", "accepted"):
             self._tokens.labels(model, kind).inc(getattr(usage, f"{kind}_tokens"))
         self._decode.labels(model).inc(usage.decode_ns / 1e9)
 

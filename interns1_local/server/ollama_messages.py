@@ -100,7 +100,14 @@ def metrics(finish: Finish) -> dict[str, Any]:
     }
     reason = "length" if finish.reason == "length" else "stop"
     found = {"done": True, "done_reason": reason, **{key: value for key, value in figures.items() if value}}
-    return found | tiles_json(usage) | truncation_json(finish) | malformed_calls_json(finish)
+    return found | drafts_json(usage) | tiles_json(usage) | truncation_json(finish) | malformed_calls_json(finish)
+
+
+def drafts_json(usage: Usage) -> dict[str, Any]:
+    """Ours: the tokens that were guessed ahead, and how many of them came true. Nothing when none was."""
+    if not usage.drafted_tokens:
+        return {}
+    return {"draft_count": usage.drafted_tokens, "draft_accepted_count": usage.accepted_tokens}
 
 
 def tiles_json(usage: Usage) -> dict[str, Any]:

@@ -15,6 +15,8 @@ OPTION_TYPES: dict[str, str] = {
     "use_mmap": "boolean",
     "num_thread": "integer",
     "draft_num_predict": "integer",
+    "num_draft": "integer",
+    "speculative": "string",
     "num_keep": "integer",
     "seed": "integer",
     "num_predict": "integer",

@@ -190,7 +190,7 @@ def test_no_logits_change(model: Model) -> None:
     def logits(**options: Any) -> np.ndarray:
         context = Context(model, 64, 64, 1, 1, **options)
         batch = Batch(64)
-        batch.add([1, 2, 3, 4], 0, 0, True)
+        batch.add([1, 2, 3, 4], 0, 0, 1)
         context.decode(batch)
         found = context.logits(3).copy()
         context.close()

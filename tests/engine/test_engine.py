@@ -191,11 +191,11 @@ def test_calls_that_abort_in_c_are_errors_here(make_engine: MakeEngine) -> None:
     batch = Batch(context.n_batch + 1)
     with pytest.raises(EngineError):
         context.decode(batch)
-    batch.add([1] * (context.n_batch + 1), 0, 0, True)
+    batch.add([1] * (context.n_batch + 1), 0, 0, 1)
     with pytest.raises(EngineError):
         context.decode(batch)
     with pytest.raises(EngineError):
-        batch.add([1], 0, 0, True)
+        batch.add([1], 0, 0, 1)
     for call in (
         lambda: context.remove(context.n_seq_max),
         lambda: context.share(0, -1, 4),

@@ -33,7 +33,7 @@ def one_by_one(model: Model) -> dict[str, np.ndarray]:
         rows = []
         for position, token in enumerate(TOKENS):
             batch.clear()
-            index = batch.add([token], position, 0, output_last=True)
+            index = batch.add([token], position, 0, n_outputs=1)
             context.decode(batch)
             rows.append(context.logits(index).copy())
         context.close()
@@ -114,7 +114,7 @@ def test_more_outputs_than_a_context_has_room_for(model: Model) -> None:
     """Each of these would end the process in C."""
     context = Context(model, 64, 16, 1, 1, n_outputs=4)
     batch = Batch(16)
-    batch.add(TOKENS[:10], 0, 0, output_last=False)
+    batch.add(TOKENS[:10], 0, 0, n_outputs=0)
     batch.outputs[:5] = 1
     with pytest.raises(EngineError, match="10 tokens with 5 outputs"):
         context.decode(batch)

@@ -64,7 +64,9 @@ class FakeRunner:
                 logprobs = None if request.sampling.logprobs is None else [TokenLogprob(count, data, logprob)]
                 yield Chunk([count], data, logprobs, None, (7, 3))
             reason = "length" if request.max_tokens is not None and count >= request.max_tokens else "stop"
-            yield Chunk([], b"", None, Finish(reason, 7, 3, count, 0.5, 0.25))
+            drafted, accepted = self._backend.drafts
+            finish = Finish(reason, 7, 3, count, 0.5, 0.25, drafted_tokens=drafted, accepted_tokens=accepted)
+            yield Chunk([], b"", None, finish)
         finally:
             self._backend.ended += 1
 
@@ -111,6 +113,8 @@ class FakeBackend:
         self.closed: list[str] = []
         self.ended = 0
         self.checks_length = False
+        # Tokens guessed ahead in each answer, and how many of them came true.
+        self.drafts = (0, 0)
 
     def enqueue(self, *script: Item) -> None:
         self.scripts.append(list(script))

@@ -1,0 +1,126 @@
+"""The choice of a token from a row of logits: penalties, bias, guide, then the most likely one or the sampler's."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from interns1_local.engine.guide import Guide
+from interns1_local.engine.llama import Context, EngineError, SamplerChain
+from interns1_local.engine.sampling import (
+    Logits,
+    SampledToken,
+    SamplingParams,
+    apply_bias,
+    apply_penalties,
+    describe,
+    log_probabilities,
+)
+from interns1_local.engine.sequence import Sequence
+from interns1_local.errors import BadRequest, InternS1Error
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What came next: a token, or the end, or a token that is the last. `finish` or `error` is set at the end."""
+
+    token: int | None = None
+    described: tuple[SampledToken, ...] = ()
+    finish: str | None = None
+    error: InternS1Error | None = None
+
+    @property
+    def ends(self) -> bool:
+        return self.finish is not None or self.error is not None
+
+
+class TokenChooser:
+    """Chooses for all requests of one context, each with its sampler and its guide."""
+
+    def __init__(self, context: Context, n_ctx: int) -> None:
+        self._context = context
+        self._n_ctx = n_ctx
+        self._eog_ids = context.model.vocab.eog_ids
+        self._eog = np.array(sorted(self._eog_ids), np.int64)
+        self._chains: dict[int, SamplerChain] = {}
+        self._guides: dict[int, Guide] = {}
+
+    def start(self, request_id: int, sampling: SamplingParams, guide: Guide | None) -> None:
+        """Take a request in."""
+        if guide is not None:
+            self._guides[request_id] = guide
+        if not sampling.greedy:
+            seed = int.from_bytes(os.urandom(4), "little") if sampling.seed is None else sampling.seed
+            self._chains[request_id] = SamplerChain(sampling, seed)
+
+    def guide(self, request_id: int) -> Guide | None:
+        return self._guides.get(request_id)
+
+    def end(self, request_id: int) -> None:
+        """Forget a request."""
+        self._guides.pop(request_id, None)
+        chain = self._chains.pop(request_id, None)
+        if chain is not None:
+            chain.close()
+
+    def close(self) -> None:
+        for request_id in list(self._chains):
+            self.end(request_id)
+
+    def choose(self, sequence: Sequence, row: int) -> Choice:
+        """Choose the next token of `sequence` from the logits at batch index `row`, and append it to its keys."""
+        if sequence.max_tokens == 0:
+            return Choice(finish="length")
+        sampling = sequence.sampling
+        logits = self._context.logits(row)
+        # The first of the greatest; where there is a NaN, that.
+        best = int(logits.argmax())
+        if not math.isfinite(logits[best]):
+            return Choice(
+                error=EngineError("the model's output is not a number: the file may be damaged, or its type too coarse")
+            )
+        logprobs = None if sampling.logprobs is None else log_probabilities(logits)
+        guide = self._guides.get(sequence.id)
+        changed = sampling.changes_logits(sequence.n_output)
+        if changed:
+            apply_penalties(logits, sampling, sequence.keys, self._n_ctx)
+            apply_bias(logits, sampling, self._eog, sequence.n_output)
+        try:
+            token = self._next_token(sequence, row, logits, guide, None if changed else best)
+        except BadRequest as error:
+            return Choice(error=error)
+        if token is None:
+            return Choice(finish="stop")
+        sequence.keys.append(token)
+        described = () if logprobs is None else (describe(logprobs, token, sampling.logprobs or 0),)
+        if guide is not None and guide.finished:
+            return Choice(token, described, "stop")
+        full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self._n_ctx
+        if full or (guide is not None and guide.cut):
+            return Choice(token, described, "length")
+        return Choice(token, described)
+
+    def _next_token(
+        self, sequence: Sequence, row: int, logits: Logits, guide: Guide | None, best: int | None
+    ) -> int | None:
+        """The token to come next; None is the end. `logits` are those of `row`, changed in place; `best` is the
+        greatest of them where nothing has changed them."""
+        token = None if guide is None else guide.forced()
+        if token is None:
+            chain = self._chains.get(sequence.id)
+            if guide is not None:
+                guide.restrict(logits)
+            if guide is not None or (best is None and chain is None):
+                best = int(logits.argmax())
+                if guide is not None and logits[best] == -np.inf:
+                    guide.check_end()
+                    return None
+            token = self._context.sample(chain, row) if chain is not None else best
+            if token in self._eog_ids and not sequence.sampling.ignore_eos:
+                token = None if guide is None else guide.instead_of_end()
+        if guide is not None and token is not None:
+            guide.accept(token)
+        return token
