@@ -106,18 +106,19 @@ async def _watch(tally: Tally, end: float) -> None:
 def children_bytes() -> int:
     """Resident bytes of the processes below this one (Linux)."""
     total = 0
-    for child in _children(os.getpid()):
+    for child in descendants(os.getpid()):
         # One that ended since counts nothing.
         with contextlib.suppress(OSError, IndexError):
             total += int(Path(f"/proc/{child}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return total
 
 
-def _children(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The processes below process `pid` (Linux)."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         found += [int(text) for text in path.read_text().split()]
-    return found + [grandchild for child in found for grandchild in _children(child)]
+    return found + [grandchild for child in found for grandchild in descendants(child)]
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ from tests.tiny import interns1_config, vision_tensors, write_tokenizer
 SHARD_BYTES = 1 << 30
 IMAGE_SIZE = 56
 _POOL_VALUES = 1 << 24
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+BYTES = 256
+SPARE_IDS = 1024  # of a vocabulary of words: bytes, control tokens and science
 VISION_LAYERS = 4  # llama.cpp's converter knows the projector's names only in towers of at least four layers
 
 Shapes = dict[str, tuple[int, ...]]
@@ -66,10 +69,23 @@ class RandomValues:
             missing -= count
 
 
-def write_checkpoint(folder: Path, changes: dict[str, Any], seed: int = 0) -> Path:
-    """Write a checkpoint whose text config is changed by `changes`; the vision tower stays tiny."""
+def words_of_letters(count: int) -> list[str]:
+    """`count` words of up to three small letters, those after a space first."""
+    pairs = [a + b for a in LETTERS for b in LETTERS]
+    triples = [pair + letter for pair in pairs for letter in LETTERS]
+    return ["Ġ" + word for word in (*LETTERS, *pairs, *triples)][:count] + (pairs + triples)[
+        : max(0, count - len(LETTERS) - len(pairs) - len(triples))
+    ]
+
+
+def write_checkpoint(folder: Path, changes: dict[str, Any], seed: int = 0, words: int = 0) -> Path:
+    """Write a checkpoint whose text config is changed by `changes`; the vision tower stays tiny.
+
+    With `words` the vocabulary has so many words, and the model says nothing else: its answers never end, and each
+    token is a text.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    ids = write_tokenizer(folder)
+    ids = write_tokenizer(folder, words_of_letters(words)) if words else write_tokenizer(folder)
     config = interns1_config(True, ids, IMAGE_SIZE, True)
     config["text_config"] |= changes
     config["vision_config"]["num_hidden_layers"] = VISION_LAYERS
@@ -88,6 +104,11 @@ def write_checkpoint(folder: Path, changes: dict[str, Any], seed: int = 0) -> Pa
             for name in names:
                 if name in tower:
                     out.write(tower[name].astype(ml_dtypes.bfloat16).tobytes())
+                elif name == "lm_head.weight" and words:
+                    rows, hidden = shapes[name]
+                    out.write(bytes(2 * hidden * BYTES))
+                    out.writelines(values.parts((words, hidden)))
+                    out.write(bytes(2 * hidden * (rows - BYTES - words)))
                 else:
                     out.writelines(values.parts(shapes[name]))
     total = sum(2 * int(np.prod(shape)) for shape in shapes.values())
@@ -147,6 +168,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768, help="of an expert")
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--words", action="store_true", help="a vocabulary of words, and nothing but words as answers")
     arguments = parser.parse_args()
     changes = {
         "hidden_size": arguments.hidden,
@@ -159,7 +181,7 @@ def main() -> None:
         "head_dim": 128,
         "vocab_size": arguments.vocabulary,
     }
-    write_checkpoint(arguments.folder, changes)
+    write_checkpoint(arguments.folder, changes, words=arguments.vocabulary - SPARE_IDS if arguments.words else 0)
 
 
 if __name__ == "__main__":

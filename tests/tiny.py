@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,14 @@ def science_model(domain: str) -> bytes:
     return out.getvalue()
 
 
-def write_tokenizer(folder: Path) -> dict[str, int]:
+def write_tokenizer(folder: Path, words: Iterable[str] = MERGED_WORDS) -> dict[str, int]:
     """All tokenizer files, in the order of the true id map. Returns the ids of the added tokens, and `vocab_size`."""
     vocab = {symbol: id for id, symbol in enumerate(byte_symbols())}
-    merges: list[str] = []
-    for word in MERGED_WORDS:
+    merges: dict[str, None] = {}
+    for word in words:
         left = word[0]
         for symbol in word[1:]:
-            if f"{left} {symbol}" not in merges:
-                merges.append(f"{left} {symbol}")
+            merges[f"{left} {symbol}"] = None
             left += symbol
             vocab.setdefault(left, len(vocab))
     added: dict[str, int] = {}
