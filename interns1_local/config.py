@@ -52,6 +52,7 @@ class Settings:
     image_urls: str = ""
     image_cache: int = 256
     editor: str = ""
+    graphics: str = "auto"
 
     @property
     def base_url(self) -> str:
@@ -95,6 +96,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         image_urls=read("IMAGE_URLS"),
         image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
         editor=read("EDITOR"),
+        graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interns1_local.commands import terminal_style
 from interns1_local.commands.format import format_seconds
-from interns1_local.commands.word_wrap import WordWrap
 
 if TYPE_CHECKING:
     from rich.status import Status
 
     from interns1_local.commands.client import Client
+    from interns1_local.commands.markdown_stream import MarkdownStream
+    from interns1_local.commands.styled_wrap import StyledWrap
 
 
 @dataclass
@@ -54,14 +56,20 @@ class Answer:
 
 
 class AnswerWriter:
-    """Writes the parts of an answer to stdout as they come: dim and wrapped on a terminal, plain otherwise."""
+    """Writes the parts of an answer to stdout as they come: thoughts dim and Markdown on a terminal, else plain."""
 
-    def __init__(self, *, hide_thinking: bool = False, wordwrap: bool = True, spinner: bool = True) -> None:
-        self._terminal = sys.stdout.isatty()
+    def __init__(
+        self, *, hide_thinking: bool = False, wordwrap: bool = True, spinner: bool = True, markdown: bool = True
+    ) -> None:
+        self._terminal = terminal_style.shows_styles()
         self._hide_thinking = hide_thinking
-        self._wrap = WordWrap(_columns() if self._terminal and wordwrap else 0)
         self._thinking = False
         self._wrote = False
+        self._parts: list[str] = []
+        self._markdown: MarkdownStream | None = None
+        self._wrap: StyledWrap | None = None
+        if self._terminal:
+            self._style_for(wordwrap, markdown)
         self._spinner: Status | None = None
         if spinner and self._terminal and sys.stderr.isatty():
             from rich.console import Console
@@ -77,39 +85,82 @@ class AnswerWriter:
         if content or message.get("tool_calls"):
             self._end_thinking()
         if content:
-            self._put(self._wrap.feed(content))
+            self._write_content(content)
         for call in message.get("tool_calls") or ():
-            self._put(self._wrap.flush() + ("\n" if self._wrote else "") + _call_line(call))
+            if self._wrote:
+                self._end_content()
+            self._put(_call_line(call))
+            self._wrote = True
+        self._flush()
 
     def close(self) -> None:
         """End the answer with exactly one line end; the terminal is never left dim."""
-        self._stop_spinner()
         if self._thinking:
             self._end_thinking()
+        elif self._wrote:
+            self._end_content()
+        self._flush()
+        self._stop_spinner()
+
+    def _style_for(self, wordwrap: bool, markdown: bool) -> None:
+        from interns1_local.commands.markdown_stream import MarkdownStream
+        from interns1_local.commands.styled_wrap import StyledWrap
+
+        def size() -> tuple[int, int]:
+            return terminal_style.columns() if wordwrap else 0, terminal_style.rows()
+
+        self._wrap = StyledWrap(self._put, lambda: size()[0], terminal_style.paint)
+        self._markdown = MarkdownStream(self._put, size) if markdown else None
+
+    def _write_content(self, text: str) -> None:
+        self._wrote = True
+        if self._markdown:
+            self._markdown.feed(text)
+        elif self._wrap:
+            self._wrap.put(terminal_style.without_controls(text))
         else:
-            self._put(self._wrap.flush())
-            if self._wrote:
-                click.echo()
+            self._put(text)
+
+    def _end_content(self) -> None:
+        if self._markdown:
+            self._markdown.close()
+        elif self._wrap:
+            self._wrap.end()
+        else:
+            self._put("\n")
 
     def _write_thinking(self, text: str) -> None:
         if not self._thinking:
             self._thinking = True
-            self._put("Thinking...\n", dim=True)
-        self._put(self._wrap.feed(text), dim=True)
+            self._put(self._dim("Thinking...") + "\n")
+        if self._wrap:
+            self._wrap.put(terminal_style.without_controls(text), "dim")
+        else:
+            self._put(text)
 
     def _end_thinking(self) -> None:
         if not self._thinking:
             return
         self._thinking = False
-        self._put(self._wrap.flush() + "\n...done thinking.\n\n", dim=True)
-        self._wrap.restart()
-        self._wrote = False
+        if self._wrap:
+            self._wrap.end()
+        else:
+            self._put("\n")
+        self._put(self._dim("...done thinking.") + "\n\n")
 
-    def _put(self, text: str, *, dim: bool = False) -> None:
-        self._stop_spinner()
+    def _dim(self, text: str) -> str:
+        return terminal_style.paint(text, "dim") if self._terminal else text
+
+    def _put(self, text: str) -> None:
+        self._parts.append(text)
+
+    def _flush(self) -> None:
+        """One write for a chunk, so that nothing half drawn is seen."""
+        text = "".join(self._parts)
+        self._parts.clear()
         if text:
-            self._wrote = True
-            click.echo(click.style(text, dim=True) if dim and self._terminal else text, nl=False)
+            self._stop_spinner()
+            click.echo(text, nl=False)
 
     def _stop_spinner(self) -> None:
         if self._spinner:
@@ -154,9 +205,3 @@ def echo_figures(figures: dict[str, Any]) -> None:
 def _call_line(call: dict[str, Any]) -> str:
     function = call.get("function") or {}
     return f"{function.get('name')}({json.dumps(function.get('arguments') or {}, ensure_ascii=False)})"
-
-
-def _columns() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns

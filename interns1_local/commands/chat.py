@@ -13,6 +13,7 @@ from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, s
 from interns1_local.commands.attachments import attach, is_film, take_paths
 from interns1_local.commands.client import Client
 from interns1_local.commands.errors import ServerError
+from interns1_local.commands.molecule_view import MoleculeView
 from interns1_local.commands.progress import counting_bar
 
 
@@ -35,6 +36,9 @@ class Chat:
     wordwrap: bool = True
     verbose: bool = False
     keep_history: bool = True
+    markdown: bool = True
+    # Draws the molecules of an answer; None where nobody looks.
+    molecules: MoleculeView | None = None
 
     def open(self, model: str) -> None:
         """Talk to `model` from now on, in a new conversation; a model that is not there is pulled first."""
@@ -57,10 +61,14 @@ class Chat:
             for path in found:
                 click.echo(f"Added {'video' if is_film(path) else 'image'} '{path}'", err=True)
         message: dict[str, Any] = {"role": "user", "content": prompt, **self._media(paths)}
-        writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap)
+        # JSON is to be read as it is.
+        markdown = self.markdown and self.format is None
+        writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap, markdown=markdown)
         answer = stream_answer(self.client, self._request([*self.messages, message]), writer)
         if answer.text or answer.tool_calls:
             self.messages += [message, answer.message()]
+        if self.molecules and not answer.stopped:
+            self.molecules.show(answer.text)
         if self.verbose:
             echo_figures(answer.figures)
         return answer

@@ -49,6 +49,7 @@ Examples:
 @click.option("--format", "format_", metavar="FORMAT", help="json, a JSON schema, or a file with one.")
 @click.option("--keepalive", metavar="DURATION", help="How long the model stays loaded, such as 5m.")
 @click.option("--nowordwrap", is_flag=True, help="Do not wrap long lines.")
+@click.option("--nomarkdown", is_flag=True, help="Show answers as the model writes them.")
 @click.option("--verbose", is_flag=True, help="Print speeds after each answer.")
 @click.option("--truncate/--no-truncate", default=None, help="Of embedding models: cut a text that is too long.")
 @click.option("--dimensions", type=click.IntRange(1), metavar="N", help="Of embedding models: numbers in a vector.")
@@ -67,6 +68,7 @@ def command(
     format_: str | None,
     keepalive: str | None,
     nowordwrap: bool,
+    nomarkdown: bool,
     verbose: bool,
     truncate: bool | None,
     dimensions: int | None,
@@ -74,7 +76,9 @@ def command(
 ) -> None:
     """Ask MODEL, or chat with it."""
     from interns1_local.commands.chat import Chat
+    from interns1_local.commands.molecule_view import MoleculeView
     from interns1_local.commands.own_server import any_server
+    from interns1_local.config import load_settings
 
     options = model_options.parse_options(pairs)
     if think_budget is not None:
@@ -93,6 +97,8 @@ def command(
             keep_alive=keepalive,
             hide_thinking=hidethinking,
             wordwrap=not nowordwrap,
+            markdown=not nomarkdown,
+            molecules=MoleculeView(load_settings().graphics),
             verbose=verbose,
         )
         chat.open(model)

@@ -47,8 +47,8 @@ def test_thoughts_are_dim_and_lines_are_wrapped(fake: FakeServer) -> None:
     )
     fake.answers = [answer, answer]
     assert run_in_terminal("run", "nano", "x") == (
-        "\x1b[2mThinking...\n\x1b[0m\x1b[2mThink.\n...done thinking.\n\n\x1b[0m"
-        "The answer is that words move to a new \nline.\n"
+        "\x1b[2mThinking...\x1b[0m\n\x1b[2mThink.\x1b[0m\n\x1b[2m...done thinking.\x1b[0m\n\n"
+        "The answer is that words move to a new\nline.\n"
     )
     assert "words move to a new line." in run_in_terminal("run", "nano", "x", "--nowordwrap")
 
