@@ -14,6 +14,7 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores
 from interns1_local.engine.choice import Choice, TokenChooser
+from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
     MAX_SEQUENCES,
@@ -62,6 +63,8 @@ class EngineOptions:
     rope_freq_base: float = 0.0
     image_cache_bytes: int = CACHE_BYTES
     adapter_path: Path | None = None
+    # A smaller model of the same vocabulary, to guess ahead.
+    draft_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,8 @@ class Engine:
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
         self._chooser = TokenChooser(self.context, self.n_ctx)
-        self._speculator = Speculator(self.model.vocab.eog_ids, self.n_ctx, limits.n_outputs)
+        self._draft_model = self._load_draft_model() if options.draft_path is not None else None
+        self._speculator = Speculator(self.model.vocab.eog_ids, self.n_ctx, limits.n_outputs, self._draft_model)
         self._sequences: dict[int, Sequence] = {}
         self._arrivals: deque[EngineRequest] = deque()
         self._cancelled: set[int] = set()
@@ -216,10 +220,20 @@ class Engine:
     def close(self) -> None:
         """Free everything, in the order that C needs."""
         self._chooser.close()
+        if self._draft_model is not None:
+            self._draft_model.close()
         if self.vision is not None:
             self.vision.close()
         self.context.close()
         self.model.close()
+
+    def _load_draft_model(self) -> DraftModel:
+        options = self.options
+        assert options.draft_path is not None
+        return DraftModel(
+            options.draft_path, self.model.vocab, self.context.n_ctx, options.n_seq_max, options.n_threads,
+            options.n_gpu_layers, options.kv_type, options.use_mmap,
+        )  # fmt: skip
 
     def _take_in(self) -> list[StepOutput]:
         """Start what has arrived, end what was cancelled."""

@@ -84,6 +84,11 @@ class Vocab:
         self.check([token])
         return (llama_cpp.llama_vocab_get_text(self._pointer, token) or b"").decode(errors="replace")
 
+    def first_difference(self, other: Vocab) -> int | None:
+        """The first id that both vocabularies have and that they spell differently."""
+        spell, both = llama_cpp.llama_vocab_get_text, range(min(self.n_tokens, other.n_tokens))
+        return next((i for i in both if spell(self._pointer, i) != spell(other._pointer, i)), None)
+
     @cached_property
     def tokens(self) -> list[str]:
         """All spellings, by id."""
@@ -175,10 +180,7 @@ class Batch:
         self.count = 0
 
     def add(self, tokens: npt.ArrayLike, first_position: int, sequence: int, n_outputs: int) -> int:
-        """Append tokens at consecutive positions of `sequence`, the last `n_outputs` of them to have logits.
-
-        Returns the batch index of the last one.
-        """
+        """Append tokens at consecutive positions, the last `n_outputs` to have logits; the last one's batch index."""
         values = np.asarray(tokens, np.int32)
         start, stop = self.count, self.count + len(values)
         if stop > self.capacity or not len(values):

@@ -28,6 +28,8 @@ FIRST_WEIGHT = 3.0
 MEMORY = 0.93
 # What a step with guesses must promise against one without: a narrower lead is not worth the risk.
 LEAD = 1.05
+# How finely a draft model's own certainty is told apart.
+SURE_LEVELS = 8
 OBSERVATIONS = 5
 # Steps after which the cost of a width is measured again.
 STALE_BASE = 64
@@ -51,25 +53,30 @@ class Speculation:
 SPECULATE = Speculation()
 
 
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """Tokens that may come next, and the chance of each if those before it are right."""
+# Of each token of a guess, if those before it are right.
+Chances = tuple[float, ...]
 
-    tokens: tuple[int, ...]
-    chances: tuple[float, ...]
+
+@dataclass(eq=False, slots=True)
+class ModelGuess:
+    """What a draft model says next, and how sure it is of each token."""
+
+    tokens: list[int] = field(default_factory=list)
+    sure: list[float] = field(default_factory=list)
 
 
 class DraftSource(Protocol):
-    """A draft model: guesses for several sequences at once, by their position in the list."""
-
-    def guess(self, sequences: list[Sequence], most: list[int]) -> list[Guess]: ...
-
-    def end(self, sequence: Sequence) -> None: ...
+    """A draft model."""
 
     @property
     def seconds(self) -> float:
         """Of one round, which is one token for each sequence; 0 while it is unknown."""
-        ...
+
+    def can_read(self, sequence: Sequence) -> bool: ...
+
+    def guess(self, sequences: list[Sequence], most: list[int]) -> list[ModelGuess]: ...
+
+    def end(self, sequence: Sequence) -> None: ...
 
 
 class NgramIndex:
@@ -184,22 +191,41 @@ class StepCosts:
 
 
 def _first_chances() -> list[float]:
-    """By length of a match. Of long ones much is hoped, of short ones little until they proved right."""
-    return [0.0, 0.0] + [min(0.9, 0.15 + 0.1 * length) for length in range(2, LONGEST_MATCH + 1)]
+    """Of matches by their length: of long ones much is hoped, of short ones little until they proved right. Then of a
+    draft model by how sure it is, and of a draft model as a whole."""
+    matches = [0.0, 0.0] + [min(0.9, 0.15 + 0.1 * length) for length in range(2, LONGEST_MATCH + 1)]
+    return [*matches, *((level + 0.5) / SURE_LEVELS for level in range(SURE_LEVELS)), 0.7]
+
+
+SURE_KINDS = LONGEST_MATCH + 1
+MODEL_KIND = SURE_KINDS + SURE_LEVELS
 
 
 @dataclass(eq=False, slots=True)
 class _Request:
     speculation: Speculation
     index: NgramIndex = field(default_factory=NgramIndex)
-    matches: Trials = field(default_factory=lambda: Trials(_first_chances()))
-    model: Trials = field(default_factory=lambda: Trials([0.7]))
-    # The draft under way: its kinds, for the trials. Of a guess that is not computed the first token is judged as well.
-    place: int = -1
-    kinds: list[int] = field(default_factory=list)
+    trials: Trials = field(default_factory=lambda: Trials(_first_chances()))
+    # The last guess: of the tokens from this place on, and their kinds. Its first token is judged even if it was not
+    # computed.
+    place: int = 0
     tokens: tuple[int, ...] = ()
-    by_model: bool = False
+    kinds: list[int] = field(default_factory=list)
     retry_at: int = 0
+
+    def learn(self, keys: list[int]) -> None:
+        """Compare the last guess, whether it was computed or not, with what has come."""
+        for token, wanted, kind in zip(self.tokens, keys[self.place :], self.kinds, strict=False):
+            self.trials.note(kind, token == wanted)
+            if kind >= SURE_KINDS:
+                self.trials.note(MODEL_KIND, token == wanted)
+            if token != wanted:
+                break
+        self.place, self.tokens = len(keys), ()
+
+    def guess(self, tokens: tuple[int, ...], kinds: list[int]) -> Chances:
+        self.tokens, self.kinds = tokens, kinds[: len(tokens)]
+        return tuple(self.trials.chance(kind) for kind in self.kinds)
 
 
 class Speculator:
@@ -226,50 +252,74 @@ class Speculator:
         if width <= 2 * self._n_outputs:
             self._costs.observe(width, seconds)
 
-    def draft(self, sequences: list[Sequence]) -> None:
-        """Set the drafts of `sequences`, which are all that the next step decodes."""
-        guesses = {}
-        for sequence in sequences:
-            sequence.draft = ()
-            request = self._requests.get(sequence.id)
-            if request is not None and (guess := self._look_up(sequence, request)) is not None:
-                guesses[sequence.id] = guess
-        if not guesses:
-            return
-        lengths = best_lengths(
-            [guesses[s.id].chances if s.id in guesses else () for s in sequences],
-            self._n_outputs - len(sequences),
-            self._costs,
-        )
-        for sequence, length in zip(sequences, lengths, strict=True):
-            if length:
-                sequence.draft = guesses[sequence.id].tokens[:length]
-
     def judge(self, sequence: Sequence, n_drafted: int, n_accepted: int) -> None:
         """Of the drafted tokens so many came true."""
         sequence.n_drafted += n_drafted
         sequence.n_accepted += n_accepted
         sequence.draft = ()
 
-    def _look_up(self, sequence: Sequence, request: _Request) -> Guess | None:
-        keys = sequence.keys
-        self._learn(request, keys)
-        room = min(
-            request.speculation.most,
-            MOST_DRAFTED,
-            sequence.max_tokens - sequence.n_output - 1,
-            self._n_ctx - len(keys) - 1,
-        )
-        request.place, request.tokens = len(keys), ()
-        if room < 1:
-            return None
-        length, following = request.index.find(keys, room)
-        tokens = self._usable(following)
-        if not tokens:
-            return None
-        kinds = [min(length + ahead, LONGEST_MATCH) for ahead in range(len(tokens))]
-        request.tokens, request.kinds = tokens, kinds
-        return Guess(tokens, tuple(request.matches.chance(kind) for kind in kinds))
+    def draft(self, sequences: list[Sequence]) -> None:
+        """Set the drafts of `sequences`, which are all that the next step decodes."""
+        chances: list[Chances] = []
+        for sequence in sequences:
+            sequence.draft = ()
+            request = self._requests.get(sequence.id)
+            chances.append(() if request is None else self._look_up(sequence, request))
+        if self._source is not None:
+            self._ask(self._source, sequences, chances)
+        if not any(chances):
+            return
+        for sequence, length in zip(sequences, self._lengths(chances), strict=True):
+            if length:
+                sequence.draft = self._requests[sequence.id].tokens[:length]
+
+    def _lengths(self, chances: list[Chances], round_seconds: float = 0.0) -> list[int]:
+        return best_lengths(chances, self._n_outputs - len(chances), self._costs, round_seconds)
+
+    def _look_up(self, sequence: Sequence, request: _Request) -> Chances:
+        """The chances of what the sequence itself suggests."""
+        request.learn(sequence.keys)
+        room = self._room(sequence, request)
+        if room < 1 or request.speculation.mode == "draft":
+            return ()
+        length, following = request.index.find(sequence.keys, room)
+        kinds = [min(length + ahead, LONGEST_MATCH) for ahead in range(len(following))]
+        return request.guess(self._usable(following), kinds)
+
+    def _room(self, sequence: Sequence, request: _Request) -> int:
+        """How many tokens may be guessed so that one more can follow them."""
+        left = min(sequence.max_tokens - sequence.n_output, self._n_ctx - len(sequence.keys)) - 1
+        return min(request.speculation.most, MOST_DRAFTED, left)
+
+    def _ask(self, source: DraftSource, sequences: list[Sequence], chances: list[Chances]) -> None:
+        """Let the draft model guess where that pays and a look into the text has promised less; changes `chances`."""
+        hoped, asked = list(chances), []
+        for index, sequence in enumerate(sequences):
+            request = self._requests.get(sequence.id)
+            if request is None or request.speculation.mode == "lookup" or not source.can_read(sequence):
+                continue
+            trust, room = request.trials.chance(MODEL_KIND), self._room(sequence, request)
+            if room > 0 and (not chances[index] or chances[index][0] < trust):
+                hoped[index] = (trust,) * room
+                asked.append(index)
+        lengths = self._lengths(hoped, source.seconds) if asked else []
+        wanted = {}
+        for index in asked:
+            request = self._requests[sequences[index].id]
+            length = lengths[index]
+            if not length and request.place >= request.retry_at and self._costs.knows(len(sequences)):
+                # One that is only compared with what comes: it costs no place in the step.
+                request.retry_at = request.place + RETRY
+                length = 1
+            if length:
+                wanted[index] = length
+        if not wanted:
+            return
+        guesses = source.guess([sequences[index] for index in wanted], list(wanted.values()))
+        for index, guess in zip(wanted, guesses, strict=True):
+            if guess.tokens:
+                kinds = [SURE_KINDS + min(int(sure * SURE_LEVELS), SURE_LEVELS - 1) for sure in guess.sure]
+                chances[index] = self._requests[sequences[index].id].guess(self._usable(guess.tokens), kinds)
 
     def _usable(self, tokens: list[int]) -> tuple[int, ...]:
         """Up to what cannot be guessed: the place of a picture, or an end, after which nothing is computed."""
@@ -278,23 +328,15 @@ class Speculator:
                 return tuple(tokens[:index])
         return tuple(tokens)
 
-    def _learn(self, request: _Request, keys: list[int]) -> None:
-        """Compare the last guess, whether it was computed or not, with what has come."""
-        came = keys[request.place :] if request.place >= 0 else []
-        for token, wanted, kind in zip(request.tokens, came, request.kinds, strict=False):
-            request.matches.note(kind, token == wanted)
-            if token != wanted:
-                break
-        request.tokens = ()
 
-
-def best_lengths(chances: list[tuple[float, ...]], room: int, costs: StepCosts) -> list[int]:
+def best_lengths(chances: list[Chances], room: int, costs: StepCosts, round_seconds: float = 0.0) -> list[int]:
     """How many guesses of each sequence make the most tokens a second.
 
     Args:
         chances: of each sequence's guesses, each if those before it are right.
         room: guesses that a step can take.
         costs: of steps, by their tokens.
+        round_seconds: what one guess for each sequence costs before the step.
     """
     n_sequences = len(chances)
     lengths = [0] * n_sequences
@@ -303,18 +345,20 @@ def best_lengths(chances: list[tuple[float, ...]], room: int, costs: StepCosts) 
     gains = []
     for index, sequence in enumerate(chances):
         gain = 1.0
-        for chance in sequence:
+        for n_rounds, chance in enumerate(sequence, 1):
             gain *= chance
-            gains.append((gain, index))
+            gains.append((gain, index, n_rounds))
     # Within a sequence the gains fall, so this takes each sequence's guesses in order.
     gains.sort(key=lambda entry: -entry[0])
     gains = gains[: max(room, 0)]
     base, *seconds = costs.curve(n_sequences, n_sequences + len(gains))
-    tokens, best, n_best = float(n_sequences), LEAD * n_sequences / base, 0
-    for count, (gain, _) in enumerate(gains, 1):
+    tokens, best, n_best, rounds = float(n_sequences), LEAD * n_sequences / base, 0, 0
+    for count, (gain, _, n_rounds) in enumerate(gains, 1):
         tokens += gain
-        if tokens / seconds[count - 1] > best:
-            best, n_best = tokens / seconds[count - 1], count
-    for _, index in gains[:n_best]:
+        rounds = max(rounds, n_rounds)
+        rate = tokens / (seconds[count - 1] + rounds * round_seconds)
+        if rate > best:
+            best, n_best = rate, count
+    for _, index, _ in gains[:n_best]:
         lengths[index] += 1
     return lengths
