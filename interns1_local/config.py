@@ -53,6 +53,8 @@ class Settings:
     image_cache: int = 256
     editor: str = ""
     graphics: str = "auto"
+    # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
+    draft: str = ""
 
     @property
     def base_url(self) -> str:
@@ -97,6 +99,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
+        draft=read("DRAFT"),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 

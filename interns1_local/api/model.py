@@ -12,6 +12,7 @@ from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.store.adapter import adapter_file
 from interns1_local.store.create import plan_from_modelfile
+from interns1_local.store.draft import draft_file
 from interns1_local.store.manifest import CONFIG_TYPE, TEMPLATE_GIVEN, Layer, Manifest
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.modelfile import parse
@@ -78,6 +79,7 @@ def _from_modelfile(path: Path, store: ModelStore, cache: Path) -> StoredModel:
     return replace(
         model,
         adapter_path=adapter,
+        draft_path=draft_file(plan.draft) if plan.draft else model.draft_path,
         template=model.template if plan.template is None else plan.template,
         system=model.system if plan.system is None else plan.system,
         config={**model.config, TEMPLATE_GIVEN: True} if plan.template else model.config,

@@ -33,16 +33,21 @@ def command(name: str, path: str | None, quantize: str | None) -> None:
     modelfile = parse(text)
     files, source = _sources(modelfile, folder)
     adapters = local_files(modelfile.last("adapter") or "", folder)
+    draft = modelfile.last("draft") or ""
+    drafts = local_files(draft, folder)
     with any_server() as client:
         with byte_bars() as advance:
             advance("gathering model components", 0, 0)
             uploaded = upload(client, files, advance)
             uploaded_adapters = upload(client, adapters, advance)
+            uploaded_drafts = upload(client, drafts, advance)
         request = {
             "model": name,
             "from": source,
             "files": uploaded,
             "adapters": uploaded_adapters,
+            "draft_files": uploaded_drafts,
+            "draft": "" if drafts else draft,
             "quantize": quantize,
             **_settings(modelfile),
         }
@@ -51,7 +56,7 @@ def command(name: str, path: str | None, quantize: str | None) -> None:
 
 
 def local_files(source: str, folder: Path) -> dict[str, Path]:
-    """The files behind a path of FROM or ADAPTER, by the names that the server shall know; none for a model's name."""
+    """The files behind a path in a Modelfile, by the names that the server shall know; none for a model's name."""
     if not source:
         return {}
     path = folder / Path(source).expanduser()

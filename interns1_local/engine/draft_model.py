@@ -57,6 +57,7 @@ class DraftModel:
         self._context = Context(self._model, n_cells, n_batch, n_seq_max, n_threads, kv_type)
         self._batch = Batch(n_batch)
         self._slots = [_Slot(number) for number in range(n_seq_max)]
+        self._at_work: set[int] = set()
         self._seconds = 0.0
         self._broken = False
 
@@ -72,6 +73,7 @@ class DraftModel:
     def guess(self, sequences: list[Sequence], most: list[int]) -> list[ModelGuess]:
         """Up to `most` tokens for each sequence; none while its prompt is still being read."""
         guesses = [ModelGuess() for _ in sequences]
+        self._at_work = {sequence.id for sequence in sequences}
         try:
             tips = self._read(sequences)
             n_round = 0
@@ -166,13 +168,16 @@ class DraftModel:
             self._context.decode(self._batch)
 
     def _slot(self, sequence: Sequence) -> _Slot:
-        """The sequence's slot; for a new one the free slot that holds most of its beginning."""
+        """The sequence's slot; for a new one a free slot, that which holds most of its beginning.
+
+        Requests that wait because others took their place in the cache lose their slots last.
+        """
         for slot in self._slots:
             if slot.request_id == sequence.id:
                 return slot
-        free = [slot for slot in self._slots if slot.request_id is None]
+        free = [slot for slot in self._slots if slot.request_id not in self._at_work]
         keys = sequence.key_array()
-        chosen = max(free, key=lambda slot: common_prefix(np.array(slot.keys, np.int64), keys))
+        chosen = max(free, key=lambda s: (s.request_id is None, common_prefix(np.array(s.keys, np.int64), keys)))
         chosen.request_id = sequence.id
         return chosen
 

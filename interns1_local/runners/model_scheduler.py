@@ -46,7 +46,8 @@ class Slot:
         return None if self.keep_alive < 0 else self.idle_since + self.keep_alive
 
     def serves(self, spec: ModelSpec, wanted: LoadOptions) -> bool:
-        same = (self.spec.digest, self.spec.adapter_path) == (spec.digest, spec.adapter_path)
+        mine = self.spec.digest, self.spec.adapter_path, self.spec.draft_path
+        same = mine == (spec.digest, spec.adapter_path, spec.draft_path)
         return same and self.runner.options.satisfies(wanted)
 
 

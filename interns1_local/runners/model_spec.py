@@ -105,18 +105,21 @@ class ModelSpec:
     sidecar_path: Path | None = None
     # A LoRA that every context of the model applies.
     adapter_path: Path | None = None
+    # A smaller model that guesses ahead.
+    draft_path: Path | None = None
 
     @classmethod
     def of(cls, model: StoredModel, options: Mapping[str, Any] | None = None) -> ModelSpec:
         """Of a model whose Modelfile's options hold, but for those of `options`."""
         load = LoadOptions.from_options({**check_options(model.params), **(options or {})})
         files = model.model_path, model.mmproj_path
-        return cls(model.name.short, model.digest, *files, load, model.sidecar_path, model.adapter_path)
+        others = model.sidecar_path, model.adapter_path, model.draft_path
+        return cls(model.name.short, model.digest, *files, load, *others)
 
     @property
     def size(self) -> int:
         """Bytes of the model's files."""
-        paths = (self.model_path, self.mmproj_path, self.adapter_path)
+        paths = (self.model_path, self.mmproj_path, self.adapter_path, self.draft_path)
         return sum(path.stat().st_size for path in paths if path is not None)
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import interns1_local
 from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
+from interns1_local.runners.default_draft import with_default_draft
 from interns1_local.runners.memory import choose_cells, complete_options
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
 from interns1_local.runners.protocol import (
@@ -76,6 +77,7 @@ class Runner:
         """Start a worker for `spec` and wait until the model is loaded. LoadError says why it could not be."""
         facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
         options = complete_options(spec.options, facts, settings)
+        spec = await asyncio.to_thread(with_default_draft, spec, settings)
         runner = cls(replace(spec, options=options), facts)
         runner._progress = on_progress
         for warning in facts.warnings:
@@ -223,6 +225,7 @@ class Runner:
             "model_path": str(spec.model_path),
             "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
             "adapter_path": None if spec.adapter_path is None else str(spec.adapter_path),
+            "draft_path": None if spec.draft_path is None else str(spec.draft_path),
             "sidecar_path": None if spec.sidecar_path is None else str(spec.sidecar_path),
             "cache_dir": str(settings.cache_dir),
             "options": asdict(spec.options),

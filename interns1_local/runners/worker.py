@@ -98,6 +98,7 @@ class Worker:
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],
             adapter_path=Path(header["adapter_path"]) if header["adapter_path"] else None,
+            draft_path=Path(header["draft_path"]) if header["draft_path"] else None,
         )
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None

@@ -79,6 +79,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
         from_parts(
             sources,
             adapter="" if model.adapter_path is None else str(model.adapter_path),
+            draft="" if model.draft_path is None else str(model.draft_path),
             template=template,
             system=model.system,
             parameters=model.params,

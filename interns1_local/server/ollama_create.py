@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from interns1_local.chat.go_template import is_go_template, not_understood
 from interns1_local.chat.template import ChatTemplate
-from interns1_local.errors import BadRequest, InternS1Error, NotFound, Unsupported
+from interns1_local.errors import BadRequest, InternS1Error, NotFound
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import ndjson
@@ -88,8 +88,6 @@ async def _last(events: AsyncGenerator[Json]) -> Json:
 
 
 async def _plan(services: Services, fields: Fields) -> ModelPlan:
-    if fields.get("draft_files"):
-        raise Unsupported("draft models are not supported yet by this version")
     source, files = fields.text("from"), fields.object("files", "map[string]string") or {}
     if not source and not files:
         raise BadRequest("neither 'from' or 'files' was specified")
@@ -101,6 +99,7 @@ async def _plan(services: Services, fields: Fields) -> ModelPlan:
         base=base,
         files=_files(services.store, files, fields),
         adapter=_files(services.store, fields.object("adapters", "map[string]string") or {}, fields, "adapters"),
+        draft=await _draft(services, fields),
         quantize=fields.text("quantize") or fields.text("quantization") or None,
         template=template,
         system=fields.text("system") or None,
@@ -109,6 +108,13 @@ async def _plan(services: Services, fields: Fields) -> ModelPlan:
         messages=tuple(_message(message) for message in fields.children("messages", "api.Message") or []),
         config={key: text for key in ("renderer", "parser", "requires") if (text := fields.text(key))},
     )
+
+
+async def _draft(services: Services, fields: Fields) -> dict[str, Path]:
+    """An uploaded draft model; ours: `draft` names a stored one."""
+    files = _files(services.store, fields.object("draft_files", "map[string]string") or {}, fields, "draft_files")
+    name = fields.text("draft")
+    return {name: (await services.model(name)).model_path} if name and not files else files
 
 
 def _files(store: ModelStore, files: dict[str, Any], fields: Fields, key: str = "files") -> dict[str, Path]:

@@ -65,7 +65,8 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
         "Make a model of files or of another model.",
         {**_MODEL, "name": "text", "from": "text", "files": "object", "quantize": "text", "template": "text",
          "license": "any", "system": "text", "parameters": "object", "messages": "array", "stream": "flag",
-         "adapters": "object", "renderer": "text", "parser": "text", "requires": "text"},
+         "adapters": "object", "draft_files": "object", "draft": "text", "renderer": "text", "parser": "text",
+         "requires": "text"},
         ("model",),
     ),
     ("POST", "/api/pull"): (

@@ -22,6 +22,7 @@ from interns1_local.store.create_files import (
     open_workspace,
     read_gguf,
 )
+from interns1_local.store.draft import draft_files, replace_draft
 from interns1_local.store.manifest import Layer, Manifest
 from interns1_local.store.mmproj_repair import needs_repair, repaired_layer
 from interns1_local.store.model_store import ModelStore, StoredModel
@@ -68,14 +69,14 @@ class ModelPlan:
     config: Mapping[str, Any] = field(default_factory=dict)
     # A LoRA, by the names that its files had; it takes the place of the one that `base` has.
     adapter: Mapping[str, Path] = field(default_factory=dict)
+    # A draft model, likewise.
+    draft: Mapping[str, Path] = field(default_factory=dict)
 
 
 def plan_from_modelfile(
     store: ModelStore, modelfile: Modelfile, base_dir: Path, quantize: str | None = None
 ) -> ModelPlan:
     """FROM names a file or folder that exists (relative to the Modelfile), or a stored model."""
-    if modelfile.values("draft"):
-        raise Unsupported("DRAFT is not supported yet by this version")
     paths = [base_dir / Path(source).expanduser() for source in modelfile.sources]
     shared: dict[str, Any] = {
         "quantize": quantize,
@@ -85,6 +86,7 @@ def plan_from_modelfile(
         "parameters": modelfile.parameters,
         "messages": tuple(modelfile.messages),
         "adapter": adapter_files(modelfile.last("adapter"), base_dir),
+        "draft": draft_files(modelfile.last("draft"), base_dir, store),
         "config": {key: value for key in _CHOSEN if (value := modelfile.last(key))},
     }
     if len(paths) == 1 and paths[0].is_dir():
@@ -107,6 +109,8 @@ def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progre
         config = _add_model(layers, store, name, plan, workspace, report)
         if plan.adapter:
             replace_adapter(layers, store, plan.adapter, workspace, report)
+        if plan.draft:
+            replace_draft(layers, store, plan.draft, report)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
     if plan.template or (plan.base is not None and plan.base.template_given):

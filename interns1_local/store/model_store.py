@@ -36,6 +36,7 @@ class StoredModel:
     mmproj_path: Path | None = None
     sidecar_path: Path | None = None
     adapter_path: Path | None = None
+    draft_path: Path | None = None
     template: str = ""
     system: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -202,6 +203,7 @@ class ModelStore:
         if len(adapters) > 1:
             # Older versions of Ollama stored several. Applying one of them would be another model.
             raise BrokenManifest(f"{name} has {len(adapters)} adapters; only one adapter is currently supported")
+        drafts = manifest.of_type(media.DRAFT)
         prompts = manifest.of_type(media.TEMPLATE) or manifest.of_type(media.PROMPT)
         return StoredModel(
             name=name,
@@ -212,6 +214,7 @@ class ModelStore:
             mmproj_path=self.blobs.path(projectors[0].digest) if projectors else None,
             sidecar_path=self.blobs.path(sidecars[-1].digest) if sidecars else None,
             adapter_path=self.blobs.path(adapters[0].digest) if adapters else None,
+            draft_path=self.blobs.path(drafts[-1].digest) if drafts else None,
             template=self._text(prompts[-1:]),
             system=self._text(manifest.of_type(media.SYSTEM)[-1:]),
             params=self._json(manifest.of_type(media.PARAMS), {}),

@@ -102,6 +102,7 @@ def from_parts(
     source: str | list[str],
     *,
     adapter: str = "",
+    draft: str = "",
     template: str = "",
     system: str = "",
     parameters: dict[str, Any] | None = None,
@@ -111,8 +112,8 @@ def from_parts(
     """The Modelfile of a stored model, in the order in which Ollama prints it."""
     sources = [source] if isinstance(source, str) else source
     commands = [Command("from", text) for text in sources]
-    if adapter:
-        commands.insert(1, Command("adapter", adapter))
+    # After the first source, the model's own file.
+    commands[1:1] = [Command(name, path) for name, path in (("adapter", adapter), ("draft", draft)) if path]
     if template:
         commands.append(Command("template", template))
     if system:

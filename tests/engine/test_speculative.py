@@ -14,7 +14,7 @@ from interns1_local.engine.guide import Guide, Marks, ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Sequence, Tile
 from interns1_local.engine.speculative import NgramIndex, Speculation, Speculator, StepCosts, best_lengths
-from interns1_local.errors import BadRequest
+from interns1_local.errors import BadRequest, LoadError
 
 GREEDY = SamplingParams(temperature=0)
 ENDLESS = replace(GREEDY, ignore_eos=True)
@@ -36,13 +36,25 @@ def steps_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nanos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The nano in a type of weights."""
     from convert.hf_to_gguf import convert
     from interns1_local.nano import CHECKPOINT
 
-    path = tmp_path_factory.mktemp("nano") / "nano.gguf"
-    convert(CHECKPOINT, path, type="F32")
-    return path
+    folder = tmp_path_factory.mktemp("nano")
+
+    def get(kind: str) -> Path:
+        path = folder / f"{kind}.gguf"
+        if not path.exists():
+            convert(CHECKPOINT, path, type=kind)
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def nano(nanos: Callable[[str], Path]) -> Path:
+    return nanos("F32")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +233,73 @@ def test_pictures_are_never_guessed(make_engine: Callable[..., Engine], steps_co
     without, guessed = both(engine, [EngineRequest(1, prompt, ENDLESS, 40)])
     assert guessed[0].error is None
     assert guessed[0].ids == without[0].ids
+
+
+def with_draft(model: Path, draft: Path) -> Engine:
+    return Engine(model, None, EngineOptions(n_ctx=512, n_cells=2048, n_batch=128, kv_type="f32", draft_path=draft))
+
+
+@pytest.mark.parametrize("mode", ["draft", "auto"])
+def test_a_draft_model_changes_no_answer_and_is_mostly_right(
+    nano: Path, nanos: Callable[[str], Path], engine: Engine, mode: str, steps_cost_nothing: None
+) -> None:
+    drafting = with_draft(nano, nanos("Q8_0"))
+    for sampling in (GREEDY, SAMPLINGS["sampled with penalties and a bias"]):
+        requests = [EngineRequest(i, question(engine, text, 2), sampling, 40) for i, text in enumerate(QUESTIONS)]
+        expected = run(engine, [replace(request, speculation=OFF) for request in requests])
+        guessing = [replace(request, speculation=Speculation(mode)) for request in requests]
+        for answers in ([run(drafting, [request])[0] for request in guessing], run(drafting, guessing)):
+            assert [a.ids for a in answers] == [a.ids for a in expected]
+            drafted, accepted = sum(a.usage.drafted_tokens for a in answers), sum(a.accepted for a in answers)
+            assert accepted > 20
+            assert sampling is not GREEDY or accepted > 0.6 * drafted
+    drafting.close()
+
+
+def spoiled(model: Path, path: Path) -> Path:
+    """The model with its output turned round: what was the least likely is the most likely."""
+    from quant.gguf_file import read_metadata
+
+    data = bytearray(model.read_bytes())
+    found = next(tensor for tensor in read_metadata(model).tensors if tensor.name == "output_norm.weight")
+    start = found.offset
+    values = np.frombuffer(data, np.float32, found.shape[0], start)
+    data[start : start + values.nbytes] = (-values).tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def test_a_bad_draft_model_changes_no_answer(
+    nano: Path, engine: Engine, tmp_path: Path, steps_cost_nothing: None
+) -> None:
+    drafting = with_draft(nano, spoiled(nano, tmp_path / "bad.gguf"))
+    requests = [
+        EngineRequest(i, question(engine, text), ENDLESS, 40, speculation=Speculation("draft"))
+        for i, text in enumerate(QUESTIONS)
+    ]
+    expected = run(engine, [replace(request, speculation=OFF) for request in requests])
+    answers = run(drafting, requests)
+    drafting.close()
+    assert [a.ids for a in answers] == [a.ids for a in expected]
+    drafted, accepted = sum(a.usage.drafted_tokens for a in answers), sum(a.accepted for a in answers)
+    assert accepted < 0.3 * drafted
+
+
+def test_more_sequences_than_a_full_cache_has_room_for_share_a_draft_model(
+    nano: Path, nanos: Callable[[str], Path], engine: Engine, steps_cost_nothing: None
+) -> None:
+    options = EngineOptions(n_ctx=200, n_cells=256, n_batch=64, n_seq_max=2, kv_type="f32", draft_path=nanos("Q8_0"))
+    drafting = Engine(nano, None, options)
+    requests = [EngineRequest(i, question(engine, text, 2), ENDLESS, 50) for i, text in enumerate(QUESTIONS)]
+    answers = run(drafting, requests)
+    drafting.close()
+    assert [len(a.ids) for a in answers] == [50] * len(requests)
+    assert sum(a.accepted for a in answers) > 0
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(nano: Path, tiny_model: tuple[Path, Path]) -> None:
+    with pytest.raises(LoadError, match="give a smaller model of the same family"):
+        with_draft(nano, tiny_model[0])
 
 
 def sequence_of(keys: list[int], sequence_id: int = 1) -> Sequence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,9 @@ class FakeBackend:
         return "".join(part if isinstance(part, str) else f"[{len(part)} tiles]" for part in parts)  # type: ignore[arg-type]
 
 
-def write_gguf(path: Path, template: str | None = CHAT_TEMPLATE, **extra: float) -> Path:
+def write_gguf(
+    path: Path, template: str | None = CHAT_TEMPLATE, tokens: Sequence[str] = TOKENS, **extra: float
+) -> Path:
     """A model file of one tensor, with the metadata that a server reads."""
     writer = gguf.GGUFWriter(path, "qwen3")
     writer.add_name("tiny")
@@ -144,12 +146,12 @@ def write_gguf(path: Path, template: str | None = CHAT_TEMPLATE, **extra: float)
     writer.add_head_count(2)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(TOKENS)
+    writer.add_token_list(tokens)
     if template is not None:
         writer.add_chat_template(template)
     for key, value in extra.items():
         writer.add_float32(f"general.sampling.{key}", value)
-    writer.add_tensor("token_embd.weight", np.zeros((len(TOKENS), 32), dtype=np.float16))
+    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 32), dtype=np.float16))
     return _close(writer, path)
 
 

@@ -96,7 +96,7 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/create", {"model": "new", "from": "tiny", "adapters": {"a.gguf": DIGEST}}, 400,
      f'blob "{DIGEST}" of file "a.gguf" is not here'),
     ("POST", "/api/create", {"model": "new", "from": "tiny", "draft_files": {"a": DIGEST}}, 400,
-     "draft models are not supported yet by this version"),
+     f'blob "{DIGEST}" of file "a" is not here'),
     ("POST", "/api/blobs/sha256:12", b"x", 400, "invalid digest format"),
     ("POST", "/api/push", {"model": "nope", "stream": False}, 404, "model 'nope' not found"),
     ("POST", "/api/push", {"model": "http://127.0.0.1:1/a/b", "stream": False}, 404,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from interns1_local.engine.speculative import MOST_DRAFTED, Speculation
-from tests.server.fake_runner import FakeBackend
+from interns1_local.store.model_store import ModelStore
+from tests.server.fake_runner import TOKENS, FakeBackend, write_gguf
 
 QUESTION = {"model": "plain", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
 
@@ -50,3 +53,29 @@ def test_answers_and_metrics_tell_of_guesses_when_there_were_any(client: TestCli
     text = client.get("/metrics").text
     assert 'kind="drafted",model="plain:latest"} 18.0' in text
     assert 'kind="accepted",model="plain:latest"} 10.0' in text
+
+
+def test_a_draft_model_is_made_shown_and_loaded(client: TestClient, backend: FakeBackend, tmp_path: Path) -> None:
+    data = write_gguf(tmp_path / "draft.gguf", tokens=[*TOKENS, "filling"]).read_bytes()
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert client.post(f"/api/blobs/{digest}", content=data).status_code == 201
+    body = {"model": "quick", "from": "plain", "draft_files": {"draft.gguf": digest}, "stream": False}
+    assert client.post("/api/create", json=body).json() == {"status": "success"}
+    path = digest.replace(":", "-")
+    (line,) = [
+        line
+        for line in client.post("/api/show", json={"model": "quick"}).json()["modelfile"].splitlines()
+        if line.startswith("DRAFT ")
+    ]
+    assert line.endswith(path)
+    assert client.post("/api/copy", json={"source": "quick", "destination": "second"}).status_code == 200
+    backend.enqueue("Hello")
+    assert client.post("/api/chat", json={**QUESTION, "model": "second"}).status_code == 200
+    loaded = backend.started[-1].draft_path
+    assert loaded is not None and loaded.name == path
+
+
+def test_a_draft_model_may_be_a_stored_one(client: TestClient, backend: FakeBackend, store: ModelStore) -> None:
+    body = {"model": "quick", "from": "plain", "draft": "tiny", "stream": False}
+    assert client.post("/api/create", json=body).json() == {"status": "success"}
+    assert store.resolve("quick").draft_path == store.resolve("tiny").model_path

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from interns1_local.errors import BadRequest, InternS1Error, ModelNotFound, NotFound, Unsupported
+from interns1_local.errors import BadRequest, InternS1Error, ModelNotFound, NotFound
 from interns1_local.store.create import ModelPlan, create, human_count, plan_from_modelfile
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.modelfile import parse
@@ -92,7 +92,8 @@ def test_quantize_a_model(store: ModelStore, checkpoint: Path) -> None:
     [
         ("FROM nope", ModelNotFound, "model 'nope' not found"),
         ("FROM ./m.gguf\nADAPTER x", BadRequest, "ADAPTER x: there is no such file or folder"),
-        ("FROM ./m.gguf\nDRAFT x", Unsupported, "DRAFT is not supported yet"),
+        ("FROM ./m.gguf\nDRAFT ./x.gguf", BadRequest, "DRAFT ./x.gguf: there is no such file"),
+        ("FROM ./m.gguf\nDRAFT x", ModelNotFound, "model 'x' not found"),
         ("FROM ./m.gguf\nADAPTER ./m.gguf", BadRequest, "the file given as adapter is none"),
         ("FROM ./m.gguf\nADAPTER ./junk.gguf", BadRequest, "supplied file was not in GGUF format"),
         ("FROM ./m.gguf\nADAPTER ./empty", BadRequest, "this folder holds no adapter"),

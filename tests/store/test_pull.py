@@ -19,7 +19,7 @@ import pytest
 
 from interns1_local.errors import BadRequest, Cancelled, InternS1Error
 from interns1_local.store import download
-from interns1_local.store.manifest import ADAPTER, MODEL, SYSTEM, Manifest
+from interns1_local.store.manifest import ADAPTER, DRAFT, MODEL, SYSTEM, Manifest
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.pull import pull, push
 from interns1_local.store.remote import RemoteError
@@ -265,7 +265,7 @@ def test_no_server(store: ModelStore) -> None:
 
 def test_push_and_pull_back(store: ModelStore, registry: Registry, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("interns1_local.store.registry.UPLOAD_BYTES", 70_000)
-    registry.add_model("lab/model", {**model_layers(SIZE), SYSTEM: b"Hello.", ADAPTER: b"a lora"})
+    registry.add_model("lab/model", {**model_layers(SIZE), SYSTEM: b"Hello.", ADAPTER: b"a lora", DRAFT: b"small"})
     pulled(store, registry)
     raw = store.raw_manifest(store.resolve(f"{registry.host}/lab/model").name)
     with registry_server() as other:
@@ -285,3 +285,4 @@ def test_push_and_pull_back(store: ModelStore, registry: Registry, tmp_path: Pat
         model = second.resolve(f"{other.host}/mine/copy:v1")
         assert model.system == "Hello."
         assert model.adapter_path is not None and model.adapter_path.read_bytes() == b"a lora"
+        assert model.draft_path is not None and model.draft_path.read_bytes() == b"small"
