@@ -29,7 +29,8 @@ _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscod
 class Settings:
     """What the environment says. Durations in seconds (-1 is forever); 0 means automatic where a count is asked.
 
-    `image_cache` is in MB: the encoded pictures that each loaded model remembers.
+    `image_cache` is in MB: the encoded pictures that each loaded model remembers. `prefix_cache_size` is in MB too: the
+    files in `prefix_cache_dir`, where what models have read is kept when they are unloaded. None: it is not kept.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +52,8 @@ class Settings:
     log_format: str = "text"
     image_urls: str = ""
     image_cache: int = 256
+    prefix_cache_dir: Path | None = None
+    prefix_cache_size: int = 4096
     editor: str = ""
     graphics: str = "auto"
     # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
@@ -75,7 +78,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         return (environ.get(f"INTERNS1_{name}") or environ.get(f"OLLAMA_{name}") or "").strip().strip("\"'").strip()
 
     host, port = parse_host(read("HOST"))
-    models = read("MODELS")
+    models, prefixes = read("MODELS"), read("PREFIX_CACHE_DIR")
     defaults = Settings()
     origins = tuple(part.strip() for part in read("ORIGINS").split(",") if part.strip())
     return Settings(
@@ -97,6 +100,8 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         api_key=read("API_KEY"),
         image_urls=read("IMAGE_URLS"),
         image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
+        prefix_cache_dir=Path(prefixes).expanduser().absolute() if prefixes else None,
+        prefix_cache_size=_count(read("PREFIX_CACHE_SIZE"), "PREFIX_CACHE_SIZE", defaults.prefix_cache_size),
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
         draft=read("DRAFT"),

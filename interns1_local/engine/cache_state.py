@@ -1,8 +1,9 @@
-"""What a slot of the cache holds: whether it is whole, as bytes for a file, and moved to earlier positions."""
+"""What the slots of the cache hold: shared, forgotten, looked at, as bytes for a file, moved to earlier positions."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import Context, EngineError
+from interns1_local.engine.plan import Operation, Remove, Share, Store
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -25,6 +27,17 @@ def holds_beginning(context: Context, slot: int, length: int) -> bool:
         return True
     first = int(llama_cpp.llama_memory_seq_pos_min(llama_cpp.llama_get_memory(context.pointer), slot))
     return 0 <= first <= max(0, length - window)
+
+
+def apply(context: Context, operations: Iterable[Operation], store: Callable[[Store], None] | None) -> None:
+    """Carry out a scheduler's operations in order; `store` writes what is about to leave."""
+    for operation in operations:
+        if isinstance(operation, Share):
+            context.share(operation.source, operation.target, operation.length)
+        elif isinstance(operation, Remove):
+            context.remove(operation.slot, operation.start)
+        elif store is not None:
+            store(operation)
 
 
 def save(context: Context, slot: int) -> Bytes:

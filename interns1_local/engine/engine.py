@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interns1_local.engine import cache_state, prompt_scores
+from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
@@ -27,7 +27,7 @@ from interns1_local.engine.llama import (
 )
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.pace import Pace
-from interns1_local.engine.plan import Operation, Plan, Remove, Share, Span
+from interns1_local.engine.plan import Operation, Plan, Span
 from interns1_local.engine.sampling import (
     SampledToken,
     SamplingParams,
@@ -36,6 +36,7 @@ from interns1_local.engine.sampling import (
 from interns1_local.engine.scheduler import Limits, Scheduler
 from interns1_local.engine.sequence import Prompt, Sequence, Tile
 from interns1_local.engine.speculative import SPECULATE, Speculation, Speculator
+from interns1_local.engine.stored_prefixes import SHORTEST_STORED, StoredPrefixes
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
 
 # Finished sequences whose cells stay for later prompts, besides the sequences at work.
@@ -65,6 +66,9 @@ class EngineOptions:
     adapter_path: Path | None = None
     # A smaller model of the same vocabulary, to guess ahead.
     draft_path: Path | None = None
+    # Where sequences are kept that leave the cache, and how much of the disk all together may take.
+    prefix_folder: Path | None = None
+    prefix_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,11 @@ class Engine:
                 mmproj_path, self.model, options.n_threads, options.n_gpu_layers != 0, options.image_cache_bytes
             )
         share = options.share_prefixes and not self.model.is_recurrent
-        limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share, self.context.n_outputs)
+        files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
+        least = SHORTEST_STORED if files else 0
+        limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share, self.context.n_outputs, least)
         self._scheduler = Scheduler(limits, partial(cache_state.holds_beginning, self.context))
+        self._stored = StoredPrefixes(self.context, self._scheduler, self._apply, files) if files else None
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
         self._chooser = TokenChooser(self.context, self.n_ctx)
@@ -201,6 +208,8 @@ class Engine:
         outputs = self._take_in()
         if not self._scheduler.has_work:
             return outputs
+        if self._stored is not None:
+            self._stored.restore()
         self._speculator.draft(self._scheduler.decoding)
         plan = self._scheduler.schedule(self._pace.prefill_budget)
         self._apply(plan.operations)
@@ -216,6 +225,11 @@ class Engine:
             self.context.abort(False)
         self._apply(self._scheduler.take_operations())
         return outputs
+
+    def store_prefixes(self, seconds: float) -> None:
+        """Write what is in the cache to files, where options say so, for `seconds` or so. Nothing may follow."""
+        if self._stored is not None:
+            self._stored.store_all(seconds)
 
     def close(self) -> None:
         """Free everything, in the order that C needs."""
@@ -261,11 +275,7 @@ class Engine:
         self._scheduler.add(sequence)
 
     def _apply(self, operations: list[Operation]) -> None:
-        for operation in operations:
-            if isinstance(operation, Share):
-                self.context.share(operation.source, operation.target, operation.length)
-            elif isinstance(operation, Remove):
-                self.context.remove(operation.slot, operation.start)
+        cache_state.apply(self.context, operations, self._stored.store if self._stored else None)
 
     def _announce(self, plan: Plan) -> None:
         """Let `abort` know whose cancelling is worth stopping this step for."""

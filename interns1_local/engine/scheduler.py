@@ -158,6 +158,35 @@ class Scheduler:
         operations, self._operations = self._operations, []
         return operations
 
+    def next_in_line(self) -> list[Sequence]:
+        """Those who wait and could begin in the next step, were there cells enough."""
+        return self.waiting[: self.limits.max_running - len(self.running)]
+
+    def at_hand(self, sequence: Sequence) -> int:
+        """How much of a waiting sequence is in the cache, or will be soon."""
+        length = self._shared_prefix(sequence.key_array(), scored=False)[2]
+        return max(length, self._common_to_come(sequence, length))
+
+    def reserve(self, count: int) -> int | None:
+        """A slot, and `count` free cells for what comes from elsewhere; None where sequences at work need them."""
+        if count > self._attainable(()) or not self._evict_for(count):
+            return None
+        return self._take_slot()
+
+    def adopt(self, slot: int, keys: Keys) -> None:
+        """What comes from elsewhere is in the reserved slot: a finished sequence like others."""
+        cells = self.pool.take(len(keys))
+        self.pool.rest(cells)
+        self.cache.hold(slot, keys)
+        for entry in self.cache.finish(slot, cells):
+            self._forget(entry)
+        if (adopted := self.cache.get(slot)) is not None:
+            adopted.stored = True
+
+    def decline(self, slot: int) -> None:
+        """Nothing came to the reserved slot."""
+        self._free(slot)
+
     def _admit(self, plan: Plan) -> None:
         """Let those who wait begin, in order of arrival. Who waits for a beginning that another is computing does not
         hold up others, for whom its place is not free, however."""

@@ -40,6 +40,8 @@ from interns1_local.runners.protocol import (
 LOG_LINES = 200
 SHOWN_LOG_LINES = 12
 CLOSE_SECONDS = 2.0
+# For what a worker has read to be written to files, where settings say so.
+STORE_SECONDS = 3.0
 # Texts of one call: others' come between those of a long list, and a client that left is not worked for much longer.
 POOLED_AT_ONCE = 32
 DIED = (
@@ -71,6 +73,8 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = False
         self._closing = False
+        # Whether the worker is to be asked, at its end, to write down what it has read.
+        self._stores_prefixes = False
 
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
@@ -157,7 +161,11 @@ class Runner:
 
     async def close(self) -> None:
         """End the process; requests still running get WorkerDied."""
-        self._closing = True
+        closing, self._closing = self._closing, True
+        if self._stores_prefixes and not (closing or self._ended):
+            self._post(Frame({"op": "unload", "seconds": STORE_SECONDS}))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), STORE_SECONDS + CLOSE_SECONDS)
         if hasattr(self, "_writer"):
             self._writer.close()
         if hasattr(self, "_process"):
@@ -231,6 +239,8 @@ class Runner:
             "options": asdict(spec.options),
             "n_cells": choose_cells(spec.options, self.facts),
             "image_cache_bytes": settings.image_cache << 20,
+            "prefix_folder": None if settings.prefix_cache_dir is None else str(settings.prefix_cache_dir),
+            "prefix_bytes": settings.prefix_cache_size << 20,
             "debug": settings.debug,
         }
         await self._send(Frame(header))
@@ -245,6 +255,7 @@ class Runner:
         except WorkerDied as error:
             raise LoadError(f"{spec.name} could not be loaded: {error.message}") from None
         self.context_length = facts["context_length"]
+        self._stores_prefixes = settings.prefix_cache_dir is not None
 
     async def _ask(self, header: dict[str, Any]) -> Any:
         self._require_alive()

@@ -58,6 +58,7 @@ class Worker:
         self._codec: TextCodec
         self._tokens_per_tile = 0
         self._marks: Marks | None = None
+        self._unload_seconds: float | None = None
         self._pooling: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._grammars: GrammarCompiler | None = None
         self._compile_queue = CompileQueue(self._start, self._abort, self._fail)
@@ -75,13 +76,15 @@ class Worker:
             self._wake.wait()
             return
         self._outgoing.put(Frame({"op": "ready", "context_length": self._engine.n_ctx}))
-        while True:
+        while self._unload_seconds is None:
             self._wake.wait()
             self._wake.clear()
-            while self._engine.has_work:
+            while self._engine.has_work and self._unload_seconds is None:
                 outputs = self._engine.step()
                 if outputs:
                     self._outgoing.put(outputs)
+        self._engine.store_prefixes(self._unload_seconds)
+        os._exit(0)
 
     def _load(self, header: dict[str, Any]) -> None:
         start_backend(header["debug"])
@@ -99,6 +102,8 @@ class Worker:
             image_cache_bytes=header["image_cache_bytes"],
             adapter_path=Path(header["adapter_path"]) if header["adapter_path"] else None,
             draft_path=Path(header["draft_path"]) if header["draft_path"] else None,
+            prefix_folder=Path(header["prefix_folder"]) if header["prefix_folder"] else None,
+            prefix_bytes=header["prefix_bytes"],
         )
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
@@ -150,6 +155,10 @@ class Worker:
             case "cancel":
                 self._compile_queue.cancel(header["id"])
                 self._abort(header["id"])
+            case "unload":
+                self._unload_seconds = header["seconds"]
+                self._engine.context.abort()
+                self._wake.set()
             case "tokenize":
                 self._reply(header["id"], self._tokenize(header["text"], header["stock"]))
             case "count":

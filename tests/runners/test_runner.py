@@ -238,3 +238,36 @@ def test_cancelled_prompts_do_not_hold_up_the_next(tiny_spec: ModelSpec, quick: 
         assert time.monotonic() - began < 1.0
 
     with_runner(spec, quick, test)
+
+
+def test_a_worker_that_is_closed_in_order_leaves_what_it_has_read_to_the_next(
+    tiny_spec: ModelSpec, quick: Settings, tmp_path: Path
+) -> None:
+    settings = replace(quick, prefix_cache_dir=tmp_path / "prefixes")
+    prompt, cached = list(range(200)), []
+
+    async def test(runner: Runner) -> None:
+        chunks = runner.generate(GenerateRequest(prompt, GREEDY, 2000))
+        async for chunk in chunks:
+            # It is closed in the middle of the answer.
+            cached.append(chunk.prompt[1])
+            break
+
+    with_runner(tiny_spec, settings, test)
+    with_runner(tiny_spec, settings, test)
+    assert cached == [0, 199]
+
+
+def test_a_worker_that_hangs_at_its_end_is_killed(
+    tiny_spec: ModelSpec, quick: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "STORE_SECONDS", 0.1)
+    monkeypatch.setattr(runner_module, "CLOSE_SECONDS", 0.1)
+    pids = []
+
+    async def test(runner: Runner) -> None:
+        pids.append(runner.pid)
+        os.kill(runner.pid, signal.SIGSTOP)
+
+    with_runner(tiny_spec, replace(quick, prefix_cache_dir=tmp_path), test)
+    assert not is_running(pids[0])
