@@ -40,7 +40,8 @@ _REMEMBERED_BYTES = 16 * 2**20
 class DrawingStyle:
     """How molecules are drawn. `width` and `height` are pixels; the ground is transparent unless `ground` is given.
 
-    `dark` chooses light lines for a dark ground. `ground` is red, green and blue, 0 to 255.
+    With `bond`, the pixels of a bond, a drawing is as large as its molecule, whatever `width` and `height` are. `dark`
+    chooses light lines for a dark ground. `ground` is red, green and blue, 0 to 255.
     """
 
     format: Literal["svg", "png"] = "svg"
@@ -48,6 +49,7 @@ class DrawingStyle:
     height: int = 200
     dark: bool = False
     ground: tuple[int, int, int] | None = None
+    bond: int | None = None
 
     def __post_init__(self) -> None:
         if self.format not in ("svg", "png"):
@@ -60,11 +62,17 @@ class DrawingStyle:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """`data` is a PNG file or SVG text in UTF-8 (one `<svg>` element, no prolog); None where `error` says why."""
+    """`data` is a PNG file or SVG text in UTF-8 (one `<svg>` element, no prolog); None where `error` says why.
+
+    Beside a drawing stand the molecule's formula, its weight in g/mol, and its canonical SMILES.
+    """
 
     smiles: str
     data: bytes | None
     error: str = ""
+    formula: str = ""
+    weight: float = 0.0
+    canonical: str = ""
 
 
 def can_draw() -> bool:
@@ -117,7 +125,10 @@ def _drawing(smiles: str, line: bytes) -> Drawing:
         answer: dict[str, Any] = json.loads(line)
     except ValueError:
         return Drawing(smiles, None, "the drawing process was interrupted")
-    return Drawing(smiles, base64.b64decode(answer["data"]) if "data" in answer else None, answer.get("error", ""))
+    if "data" not in answer:
+        return Drawing(smiles, None, answer["error"])
+    facts = {name: answer[name] for name in ("formula", "weight", "canonical")}
+    return Drawing(smiles, base64.b64decode(answer["data"]), **facts)
 
 
 def _start() -> subprocess.Popen[bytes]:

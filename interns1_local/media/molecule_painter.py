@@ -1,7 +1,7 @@
 """The process that draws molecules: reads one JSON request from stdin, writes a line of JSON for each SMILES.
 
-A line has {"data": base64} or {"error": sentence}. It is written as soon as its drawing is there, so that a molecule
-that this process dies of does not take those before it along.
+A line has {"data": base64, "formula", "weight", "canonical"} or {"error": sentence}. It is written as soon as its
+drawing is there, so that a molecule that this process dies of does not take those before it along.
 """
 
 from __future__ import annotations
@@ -23,20 +23,32 @@ class Painter:
 
     def __init__(self, style: DrawingStyle) -> None:
         from rdkit import Chem, rdBase  # type: ignore[import-not-found, unused-ignore]
+        from rdkit.Chem import rdMolDescriptors  # type: ignore[import-not-found, unused-ignore]
         from rdkit.Chem.Draw import rdMolDraw2D  # type: ignore[import-not-found, unused-ignore]
 
         rdBase.DisableLog("rdApp.*")
         self._chem: Any = Chem
         self._draw: Any = rdMolDraw2D
+        self._describe: Any = rdMolDescriptors
         self._style = style
 
-    def paint(self, smiles: str) -> bytes:
-        """The file. Raises BadRequest for what is no molecule, or too large a one."""
+    def paint(self, smiles: str) -> dict[str, Any]:
+        """The file in base64, and facts. Raises BadRequest for what is no molecule, or too large a one."""
         molecule = self._molecule(smiles)
+        return {
+            "data": base64.b64encode(self._drawn(molecule)).decode("ascii"),
+            "formula": self._describe.CalcMolFormula(molecule),
+            "weight": round(self._describe._CalcMolWt(molecule), 3),
+            "canonical": self._chem.MolToSmiles(molecule),
+        }
+
+    def _drawn(self, molecule: Any) -> bytes:
         style = self._style
         make = self._draw.MolDraw2DSVG if style.format == "svg" else self._draw.MolDraw2DCairo
-        canvas = make(style.width, style.height)
+        canvas = make(style.width, style.height) if style.bond is None else make(-1, -1)
         options = canvas.drawOptions()
+        if style.bond is not None:
+            options.scalingFactor = style.bond
         if style.dark:
             self._draw.SetDarkMode(options)
         ground = (0, 0, 0, 0) if style.ground is None else tuple(part / 255 for part in style.ground)
@@ -78,9 +90,9 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _answer(painter: Painter, smiles: str) -> dict[str, str]:
+def _answer(painter: Painter, smiles: str) -> dict[str, Any]:
     try:
-        return {"data": base64.b64encode(painter.paint(smiles)).decode("ascii")}
+        return painter.paint(smiles)
     except InternS1Error as error:
         return {"error": str(error)}
     except (RuntimeError, ValueError):

@@ -22,7 +22,8 @@ from interns1_local.runners.runner import Runner
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 DEFAULT_MAX_LOADED = 3
 
-StartRunner = Callable[[ModelSpec, Settings], Awaitable[Any]]
+# The last is told what share of the model is loaded.
+StartRunner = Callable[[ModelSpec, Settings, Callable[[float], None]], Awaitable[Any]]
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Slot:
     facts: ModelFacts | None = None
     refs: int = 0
     idle_since: float = 0.0
+    progress: float = 0.0
 
     @property
     def idle(self) -> bool:
@@ -188,6 +190,10 @@ class ModelScheduler:
         slots.sort(key=lambda slot: -(self._remaining(slot) if slot.keep_alive >= 0 else float("inf")))
         return [self._describe(slot) for slot in slots]
 
+    def loading(self) -> list[tuple[str, float]]:
+        """The models on their way into memory, and the share of each that is there, 0 to 1."""
+        return [(slot.spec.name, slot.progress) for slot in self._table.slots.values() if slot.state == "loading"]
+
     async def unload(self, name: str) -> bool:
         """Unload `name`: now when idle, else after its last request. False when it was not loaded."""
         slot = self._table.slots.get(name)
@@ -257,8 +263,11 @@ class ModelScheduler:
         await asyncio.shield(task)
 
     async def _start(self, slot: Slot) -> None:
+        def report(share: float) -> None:
+            slot.progress = share
+
         try:
-            slot.runner = await self._start_runner(slot.spec, self._settings)
+            slot.runner = await self._start_runner(slot.spec, self._settings, report)
         except BaseException as error:
             del self._table.slots[slot.spec.name]
             if isinstance(error, InternS1Error):

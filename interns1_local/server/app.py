@@ -20,6 +20,7 @@ from interns1_local.server import (
     anthropic,
     embeddings,
     metrics,
+    molecules,
     ollama_chat,
     ollama_create,
     ollama_generate,
@@ -31,7 +32,9 @@ from interns1_local.server import (
     openai_models,
     openai_responses,
     openapi,
+    page,
     scores,
+    tiles,
 )
 from interns1_local.server.access_log import AccessLog, start_logging
 from interns1_local.server.errors import EXCEPTION_HANDLERS
@@ -45,7 +48,8 @@ GRACE_SECONDS = 5
 KEEP_ALIVE_SECONDS = 600
 
 ROUTES = [
-    Route("/", ollama_models.root),
+    Route("/", page.root),
+    Route("/web/{path:path}", page.web_file),
     Route("/healthz", metrics.healthz),
     Route("/metrics", metrics.metrics),
     Route("/openapi.json", openapi.openapi),
@@ -64,6 +68,8 @@ ROUTES = [
     Route("/api/blobs/{digest}", ollama_create.blob, methods=["HEAD", "POST"]),
     Route("/api/tokenize", ollama_tokens.tokenize, methods=["POST"]),
     Route("/api/detokenize", ollama_tokens.detokenize, methods=["POST"]),
+    Route("/api/tiles", tiles.tiles, methods=["POST"]),
+    Route("/api/molecules", molecules.molecules, methods=["POST"]),
     Route("/api/embed", embeddings.ollama_embed, methods=["POST"]),
     Route("/api/embeddings", embeddings.ollama_embeddings, methods=["POST"]),
     Route("/api/score", scores.ollama_score, methods=["POST"]),

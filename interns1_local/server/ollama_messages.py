@@ -97,6 +97,8 @@ def metrics(finish: Finish) -> dict[str, Any]:
         "prompt_eval_duration": usage.prompt_ns,
         "eval_count": usage.output_tokens,
         "eval_duration": usage.decode_ns,
+        # Ours: how many of eval_count were thought.
+        "thinking_count": usage.reasoning_tokens,
     }
     reason = "length" if finish.reason == "length" else "stop"
     found = {"done": True, "done_reason": reason, **{key: value for key, value in figures.items() if value}}

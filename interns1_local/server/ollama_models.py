@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from interns1_local import __version__
 from interns1_local.errors import BadRequest, InternS1Error, InvalidName, ModelNotFound
@@ -23,17 +23,14 @@ COMPATIBLE_VERSION = "0.33.3"
 _FOREVER = timedelta(days=292 * 365)
 
 
-async def root(request: Request) -> Response:
-    """Clients look for this text before they talk."""
-    return PlainTextResponse("Ollama is running")
-
-
 async def version(request: Request) -> Response:
     return GoJSONResponse({"version": COMPATIBLE_VERSION, "interns1_local": __version__})
 
 
 async def status(request: Request) -> Response:
-    return GoJSONResponse({"cloud": {"disabled": True, "source": "env"}})
+    """Ollama's answer, and ours beside it: the models on their way into memory, with the share that is there."""
+    loading = [{"model": name, "progress": share} for name, share in services_of(request).scheduler.loading()]
+    return GoJSONResponse({"cloud": {"disabled": True, "source": "env"}, "loading": loading})
 
 
 async def tags(request: Request) -> Response:

@@ -38,11 +38,12 @@ _V1 = {**_MODEL, **_KEPT, **_THOUGHT, **_CHOICE, "stream": "flag", "tools": "arr
 # (method, path): (what it does, fields of its JSON body, those that it cannot do without).
 OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] = {
     ("GET", "/"): ("The page, or `Ollama is running`.", {}, ()),
+    ("GET", "/web/{path}"): ("A file of the page.", {}, ()),
     ("GET", "/healthz"): ("Whether the server lives.", {}, ()),
     ("GET", "/metrics"): ("Figures for Prometheus.", {}, ()),
     ("GET", "/openapi.json"): ("This document.", {}, ()),
     ("GET", "/api/version"): ("The version.", {}, ()),
-    ("GET", "/api/status"): ("Whether a cloud is used: it is not.", {}, ()),
+    ("GET", "/api/status"): ("Whether a cloud is used: it is not. Ours: the models being loaded.", {}, ()),
     ("GET", "/api/tags"): ("The models on this machine.", {}, ()),
     ("GET", "/api/ps"): ("The models in memory.", {}, ()),
     ("POST", "/api/show"): ("What a model is.", {**_MODEL, "name": "text", "verbose": "flag"}, ()),
@@ -85,6 +86,14 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
         ("model",),
     ),
     ("POST", "/api/detokenize"): ("The text of token ids.", {**_MODEL, **_KEPT, "tokens": "array"}, ("model",)),
+    ("POST", "/api/tiles"): (
+        "What a picture or a film costs a model, and the tiles that it sees.",
+        {**_MODEL, "image": "text", "options": "object", "pictures": "flag"},
+        ("model", "image"),
+    ),
+    ("POST", "/api/molecules"): (
+        "The molecules and sequences of a text; the molecules drawn.", {"text": "text"}, ("text",)
+    ),
     ("POST", "/api/embed"): (
         "Vectors of texts.",
         {**_MODEL, **_KEPT, "input": "any", "truncate": "flag", "dimensions": "integer"},

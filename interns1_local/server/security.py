@@ -20,6 +20,8 @@ MAX_BODY = 256 * 2**20
 BLOBS_PATH = "/api/blobs/"
 # What tells that a server is there, and nothing else.
 OPEN_PATHS = ("/", "/healthz")
+# The page itself, which asks for the key.
+OPEN_FOLDER = "/web/"
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _HEADERS = (
@@ -74,7 +76,7 @@ class Guard:
         await self._limited(scope, receive, _with_origin(send, origin))
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._key and scope["path"] not in OPEN_PATHS and not self._has_key(Headers(scope=scope)):
+        if self._key and not _is_open(scope["path"]) and not self._has_key(Headers(scope=scope)):
             missing = Unauthorized(
                 "this server asks for its API key: send it as `Authorization: Bearer KEY` (or `x-api-key: KEY`); "
                 "the `interns1` command reads it from INTERNS1_API_KEY"
@@ -129,6 +131,10 @@ def origin_allowed(origin: str, allowed: tuple[str, ...]) -> bool:
     """Patterns hold `*` for anything: `http://localhost:*`, `app://*`, or `*` alone."""
     patterns = (".*".join(re.escape(part) for part in pattern.lower().split("*")) for pattern in allowed)
     return any(re.fullmatch(pattern, origin.lower()) for pattern in patterns)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 def _too_large() -> InternS1Error:

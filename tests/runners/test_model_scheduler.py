@@ -51,7 +51,7 @@ class World:
             raise ModelNotFound(f"model '{name}' not found")
         return ModelSpec(name.lower(), self.digest, self.path)
 
-    async def start(self, spec: ModelSpec, settings: Settings) -> FakeRunner:
+    async def start(self, spec: ModelSpec, settings: Settings, on_progress: Callable[[float], None]) -> FakeRunner:
         if self.gate is not None:
             await self.gate.wait()
         await asyncio.sleep(0)

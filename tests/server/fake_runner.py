@@ -119,7 +119,7 @@ class FakeBackend:
     def enqueue(self, *script: Item) -> None:
         self.scripts.append(list(script))
 
-    async def start(self, spec: ModelSpec, settings: Settings) -> FakeRunner:
+    async def start(self, spec: ModelSpec, settings: Settings, on_progress: Any = None) -> FakeRunner:
         self.started.append(spec)
         return FakeRunner(spec, self)
 

@@ -55,6 +55,13 @@ def test_api_key(guarded: TestClient, headers: dict[str, str], allowed: bool) ->
     assert guarded.get("/healthz", headers=headers).text == "ok\n"
 
 
+def test_the_page_needs_no_key_and_its_routes_do(guarded: TestClient) -> None:
+    assert guarded.get("/", headers={"accept": "text/html"}).status_code == 200
+    assert guarded.get("/web/app/main.js").status_code == 200
+    assert guarded.post("/api/molecules", json={"text": "CCO"}).status_code == 401
+    assert guarded.get("/web/../api/tags").status_code == 401
+
+
 def test_preflight_needs_no_key(guarded: TestClient) -> None:
     headers = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
     assert guarded.options("/api/chat", headers=headers).status_code == 204

@@ -45,7 +45,7 @@ def test_the_stream_byte_for_byte(client: TestClient, backend: FakeBackend) -> N
         head + '"content":"B"},"done":false}',
         head + '"content":""},"done":true,"done_reason":"stop","total_duration":1,"load_duration":1,'
         '"prompt_eval_count":7,"prompt_eval_cached_count":3,"prompt_eval_duration":500000000,"eval_count":5,'
-        '"eval_duration":250000000}',
+        '"eval_duration":250000000,"thinking_count":4}',
     ]
     assert text.endswith("}\n")
 

@@ -1,0 +1,47 @@
+// The list of conversations.
+
+import { byId, h, iconButton } from './dom.js';
+import { language, t } from './language.js';
+import * as store from './store.js';
+import { titleOf } from './tree.js';
+
+export class Sidebar {
+  // `acts`: open(id), removed(id).
+  constructor(acts) {
+    Object.assign(this, { acts, current: '', found: [] });
+    byId('find-chat').addEventListener('input', () => this.show());
+    const narrow = (open) => { document.body.classList.toggle('sidebar-open', open); byId('shade').hidden = !open; };
+    byId('show-sidebar').addEventListener('click', () => { narrow(true); byId('new-chat').focus(); });
+    for (const id of ['hide-sidebar', 'shade']) byId(id).addEventListener('click', () => narrow(false));
+    byId('sidebar').addEventListener('keydown', (event) => { if (event.key === 'Escape') { narrow(false); byId('show-sidebar').focus(); } });
+    this.close = () => narrow(false);
+  }
+
+  async refresh(current = this.current) {
+    this.current = current;
+    this.found = await store.all();
+    this.show();
+  }
+
+  show() {
+    const wanted = byId('find-chat').value.trim().toLowerCase();
+    const holds = (chat) => !wanted || titleOf(chat).toLowerCase().includes(wanted) || Object.values(chat.nodes).some((node) => node.content.toLowerCase().includes(wanted));
+    const day = new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric' });
+    byId('chats').replaceChildren(...this.found.filter(holds).map((chat) => {
+      const title = titleOf(chat) || t('untitled');
+      return h('li', {}, h('button', { class: 'chat', 'aria-current': chat.id === this.current ? 'page' : null, title: day.format(chat.updated), on: { click: () => { this.close(); this.acts.open(chat.id); }, dblclick: () => this.rename(chat) } }, title),
+        iconButton('edit', t('rename', { title }), () => this.rename(chat)),
+        iconButton('trash', t('delete_chat', { title }), async () => {
+          if (!window.confirm(t('delete_sure', { title }))) return;
+          await store.remove(chat.id);
+          this.acts.removed(chat.id);
+        }));
+    }));
+  }
+
+  async rename(chat) {
+    const title = window.prompt(t('new_title'), titleOf(chat));
+    if (title === null) return;
+    this.acts.renamed(chat.id, title.trim());
+  }
+}

@@ -1,0 +1,64 @@
+"""The page in a real browser: headless Chromium over a server with scripted answers, or with the nano."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.server.conftest import backend, live_url, made_models, store  # noqa: F401
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+Open = Callable[..., "playwright.Page"]
+
+
+# For one file of tests: while it runs, no other test of this process could start an event loop.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine; on Debian or Ubuntu: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        # As root, in a container, Chromium's own sandbox cannot start.
+        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: playwright.Browser, live_url: str) -> Iterator[Open]:  # noqa: F811
+    """`open_page(locale="zh-CN", ...)` -> the page, ready, in a fresh profile. An error in its console fails the test.
+
+    `page.asked` lists the addresses that it asked for.
+    """
+    contexts: list[playwright.BrowserContext] = []
+    problems: list[str] = []
+
+    def get(path: str = "/", url: str = live_url, model: str = "tiny:latest", **options: object) -> playwright.Page:
+        options = {"locale": "en-US", "viewport": {"width": 1100, "height": 760}, **options}
+        context = browser.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(15000)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked = []  # type: ignore[attr-defined]
+        page.on("request", lambda request: page.asked.append(request.url))  # type: ignore[attr-defined]
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda said: problems.append(said.text) if _is_problem(said) else None)
+        page.goto(url + path)
+        page.wait_for_selector("html[data-ready]")
+        page.select_option("#model", model)
+        return page
+
+    yield get
+    for context in contexts:
+        context.close()
+    assert not problems, problems
+
+
+def _is_problem(said: playwright.ConsoleMessage) -> bool:
+    """Errors, but for answers of the server that a test provokes."""
+    return said.type == "error" and "Failed to load resource" not in said.text
