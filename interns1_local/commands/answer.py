@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,7 @@ class AnswerWriter:
             self._style_for(wordwrap, markdown)
         self._spinner: Status | None = None
         if spinner and self._terminal and sys.stderr.isatty():
-            from rich.console import Console
-
-            self._spinner = Console(stderr=True).status("")
+            self._spinner = _status("")
             self._spinner.start()
 
     def write(self, message: dict[str, Any]) -> None:
@@ -166,6 +165,22 @@ class AnswerWriter:
         if self._spinner:
             self._spinner.stop()
             self._spinner = None
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Shows on a terminal that something takes its time."""
+    if not (terminal_style.shows_styles() and sys.stderr.isatty()):
+        yield
+        return
+    with _status(text):
+        yield
+
+
+def _status(text: str) -> Status:
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
 
 
 def stream_answer(client: Client, request: dict[str, Any], writer: AnswerWriter) -> Answer:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 100 * 1024 * 1024
 
-_FILMS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
-_PICTURES = ("jpg", "jpeg", "png", "webp")
-_PATH = re.compile(rf"(?:[a-zA-Z]:|~|\.{{1,2}})?[/\\][\S\\ ]+?\.(?i:{'|'.join(_PICTURES + _FILMS)})\b")
+FILMS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg")
+PICTURES = ("jpg", "jpeg", "png", "webp")
+_PATH = re.compile(rf"(?:file://|[a-zA-Z]:|~|\.{{1,2}})?[/\\][\S\\ ]+?\.(?i:{'|'.join(PICTURES + FILMS)})\b")
 # What a terminal puts a backslash before when a file is dropped on it.
 _ESCAPED = re.compile(r"\\([ ()\[\]{}$&;'\"|*?~`\\])")
+_TO_ESCAPE = re.compile(r"[ ()\[\]{}$&;'\"|*?~`\\]")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 # A film's name, and what its frames are counted on.
@@ -46,8 +47,8 @@ def take_paths(prompt: str) -> tuple[str, list[Path]]:
     paths: list[Path] = []
     position = 0
     while found := _PATH.search(prompt, position):
-        path = Path(_ESCAPED.sub(r"\1", found.group(0))).expanduser()
-        if not path.is_file():
+        path = _as_path(found.group(0))
+        if path is None:
             # `/tmp and ./cat.png` is one match of the pattern: a path may begin later in it.
             position = found.start() + 1
             continue
@@ -58,6 +59,32 @@ def take_paths(prompt: str) -> tuple[str, list[Path]]:
         position = len(before)
         prompt = before + after
     return (re.sub(r"[ \t]{2,}", " ", prompt).strip() if paths else prompt), paths
+
+
+def _as_path(typed: str) -> Path | None:
+    """The file that is meant: as it is typed, as a terminal escapes it, or as a URL that a desktop drops."""
+    from urllib.parse import unquote
+
+    address = typed.startswith("file://")
+    for reading in [unquote(typed.removeprefix("file://"))] if address else [typed, unescaped(typed)]:
+        try:
+            path = Path(reading).expanduser()
+            if path.is_file():
+                return path
+        except (OSError, ValueError, RuntimeError):
+            # A whole message may look like one path: too long for a name, or with an unknown ~user.
+            continue
+    return None
+
+
+def unescaped(typed: str) -> str:
+    """Without the backslashes that a terminal puts into the name of a dropped file."""
+    return _ESCAPED.sub(r"\1", typed.replace("'\\''", "'"))
+
+
+def escaped(name: str) -> str:
+    """A name with a backslash before what would end it in a message."""
+    return _TO_ESCAPE.sub(r"\\\g<0>", name)
 
 
 def attach(
@@ -91,7 +118,7 @@ def attach(
 
 def is_film(path: Path) -> bool:
     """By its name, or by its content; a folder holds frames."""
-    if path.is_dir() or path.suffix.lower().lstrip(".") in _FILMS:
+    if path.is_dir() or path.suffix.lower().lstrip(".") in FILMS:
         return True
     if not path.is_file():
         return False

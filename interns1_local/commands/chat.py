@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, stream_answer
+from interns1_local.commands.answer import Answer, AnswerWriter, echo_figures, stream_answer, waiting
 from interns1_local.commands.attachments import attach, is_film, take_paths
 from interns1_local.commands.client import Client
 from interns1_local.commands.errors import ServerError
 from interns1_local.commands.molecule_view import MoleculeView
 from interns1_local.commands.progress import counting_bar
+from interns1_local.errors import BadRequest
 
 
 @dataclass
@@ -39,18 +40,29 @@ class Chat:
     markdown: bool = True
     # Draws the molecules of an answer; None where nobody looks.
     molecules: MoleculeView | None = None
+    _sent: dict[str, Any] | None = field(default=None, repr=False)
 
     def open(self, model: str) -> None:
         """Talk to `model` from now on, in a new conversation; a model that is not there is pulled first."""
         facts = show_or_pull(self.client, model)
         self.model = model
-        self.messages = []
+        self.forget()
         self.capabilities = tuple(facts.get("capabilities") or ())
         self.facts = facts
 
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        self.messages = []
+        self._sent = None
+
     def load(self) -> None:
         """Bring the model into memory, so that the first answer does not wait for it."""
-        self.client.post("/api/chat", {**self._request([]), "stream": False})
+        with waiting(f"Loading {self.model} ..."):
+            self.client.post("/api/chat", {**self._request([]), "stream": False})
+
+    def model_names(self) -> list[str]:
+        """The models on the server, for completion."""
+        return [model["name"] for model in self.client.get("/api/tags").get("models") or []]
 
     def ask(self, prompt: str, images: Sequence[Path] = ()) -> Answer:
         """Send `prompt` with the pictures that it names, write the answer, and keep both in the history."""
@@ -60,7 +72,24 @@ class Chat:
             paths += found
             for path in found:
                 click.echo(f"Added {'video' if is_film(path) else 'image'} '{path}'", err=True)
-        message: dict[str, Any] = {"role": "user", "content": prompt, **self._media(paths)}
+        return self._send({"role": "user", "content": prompt, **self._media(paths)})
+
+    def retry(self) -> Answer:
+        """Send the last message once more; its answer so far is forgotten."""
+        if self._sent is None:
+            raise BadRequest("there is no message yet that could be sent again")
+        if self.messages[-2:-1] == [self._sent]:
+            del self.messages[-2:]
+        return self._send(self._sent)
+
+    def cost(self, path: Path) -> list[str]:
+        """What a picture or film would cost: its tiles or frames, and tokens."""
+        if "vision" not in self.capabilities:
+            raise BadRequest(f"'{self.model}' takes no pictures")
+        return attach([path], self.facts, self.options, lambda name: counting_bar(name, "frames")).notes
+
+    def _send(self, message: dict[str, Any]) -> Answer:
+        self._sent = message
         # JSON is to be read as it is.
         markdown = self.markdown and self.format is None
         writer = AnswerWriter(hide_thinking=self.hide_thinking, wordwrap=self.wordwrap, markdown=markdown)

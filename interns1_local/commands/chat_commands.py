@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from interns1_local.commands import model_options
+from interns1_local.commands.attachments import unescaped
 from interns1_local.commands.chat import Chat
+from interns1_local.commands.molecule_view import WISHES, MoleculeView
 from interns1_local.errors import BadRequest
 
 SETTINGS = {
@@ -18,11 +22,14 @@ SETTINGS = {
     "nohistory": "/set nohistory             Do not keep it",
     "wordwrap": "/set wordwrap              Wrap long lines at words",
     "nowordwrap": "/set nowordwrap            Do not wrap lines",
-    "format": "/set format json           Answers in JSON (or by a JSON schema)",
+    "format": "/set format json           Answers in JSON (or by a JSON schema, or a file with one)",
     "noformat": "/set noformat              Answers as text",
     "verbose": "/set verbose               Show speeds after each answer",
     "quiet": "/set quiet                 Do not show them",
-    "think": "/set think [LEVEL]         Think before the answer (low, medium, high, max)",
+    "markdown": "/set markdown              Show headings, tables, code and formulas as such",
+    "nomarkdown": "/set nomarkdown            Show answers as the model writes them",
+    "graphics": "/set graphics KIND         Draw molecules: auto, kitty, sixel, blocks, off",
+    "think": "/set think [LEVEL|TOKENS]  Think before the answer (low, medium, high, max, or at most so many tokens)",
     "nothink": "/set nothink               Answer at once",
 }
 SHOWN = ("info", "license", "modelfile", "parameters", "system", "template")
@@ -33,6 +40,9 @@ _HELP = f"""Commands:
   /load MODEL     Talk to another model
   /save MODEL     Save this model and conversation under a name
   /clear          Begin a new conversation
+  /retry          Send the last message again
+  /tokens TEXT    Show how the model reads a text, molecules and proteins included
+  /tiles PICTURE  Show what a picture or film would cost
   /list           List the models on this machine
   /bye            Leave
   /?, /help       This text
@@ -46,6 +56,7 @@ _SHORTCUTS = """Keys:
   Ctrl + u / k    Delete to the beginning / end of the line
   Ctrl + w        Delete the word before the cursor
   Ctrl + r        Search what you typed before
+  Tab             Complete a command, a model or the path of a picture
   Ctrl + g        Write the message in your editor
   Ctrl + l        Clear the screen
   Ctrl + c        Stop the answer
@@ -65,6 +76,8 @@ def run_command(chat: Chat, line: str) -> None:
 def is_command(line: str) -> bool:
     """`/set ...` and misspelt `/sett` are commands; `/tmp/cat.png what is it?` is a message."""
     word = line.split(None, 1)[0] if line.strip() else ""
+    if line.strip() == "?":
+        return True
     return word.startswith("/") and (word.lower() in COMMANDS or (word[1:].isalpha() and word.isascii()))
 
 
@@ -77,8 +90,28 @@ def _bye(chat: Chat, argument: str) -> None:
 
 
 def _clear(chat: Chat, argument: str) -> None:
-    chat.messages = []
+    chat.forget()
     click.echo("Cleared session context")
+
+
+def _retry(chat: Chat, argument: str) -> None:
+    chat.retry()
+    click.echo()
+
+
+def _tokens(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise BadRequest("usage: /tokens TEXT")
+    from interns1_local.commands.tokenize import echo_tokens
+
+    echo_tokens(chat.client.post("/api/tokenize", {"model": chat.model, "content": argument, "details": True}))
+
+
+def _tiles(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise BadRequest("usage: /tiles PICTURE")
+    for note in chat.cost(Path(unescaped(argument.strip("'\""))).expanduser()):
+        click.echo(note)
 
 
 def _list(chat: Chat, argument: str) -> None:
@@ -151,15 +184,28 @@ def _set_system(chat: Chat, value: str) -> str:
 
 
 def _set_format(chat: Chat, value: str) -> str:
-    chat.format = model_options.parse_format(value or "json")
+    path = os.path.expanduser(unescaped(value))
+    chat.format = model_options.parse_format(path if os.path.isfile(path) else value or "json")
     return f"Set format to '{value or 'json'}' mode."
 
 
 def _set_think(chat: Chat, value: str) -> str:
-    chat.think = model_options.parse_think(value or "true")
+    budget = int(value) if value.isdecimal() and int(value) > 1 else None
+    chat.think = True if budget else model_options.parse_think(value or "true")
+    if budget:
+        chat.options["think_budget"] = budget
     if chat.think and "thinking" not in chat.capabilities:
         return f"warning: model '{chat.model}' does not support thinking"
+    if budget:
+        return f"Set 'think' mode, at most {budget} tokens."
     return f"Set 'think' mode{f' to {value}' if value else ''}."
+
+
+def _set_graphics(chat: Chat, value: str) -> str:
+    if value not in WISHES:
+        raise BadRequest(f"usage: /set graphics {'|'.join(WISHES)}")
+    chat.molecules = MoleculeView(value)
+    return f"Set 'graphics' to '{value}'."
 
 
 def _field(name: str, value: Any, sentence: str) -> Callable[[Chat, str], str]:
@@ -183,6 +229,9 @@ _SETTERS: dict[str, Callable[[Chat, str], str]] = {
     "nowordwrap": _field("wordwrap", False, "Set 'nowordwrap' mode."),
     "format": _set_format,
     "noformat": _field("format", None, "Disabled format."),
+    "markdown": _field("markdown", True, "Set 'markdown' mode."),
+    "nomarkdown": _field("markdown", False, "Set 'nomarkdown' mode."),
+    "graphics": _set_graphics,
     "verbose": _field("verbose", True, "Set 'verbose' mode."),
     "quiet": _field("verbose", False, "Set 'quiet' mode."),
     "think": _set_think,
@@ -194,9 +243,13 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
     "/load": _load,
     "/save": _save,
     "/clear": _clear,
+    "/retry": _retry,
+    "/tokens": _tokens,
+    "/tiles": _tiles,
     "/list": _list,
     "/bye": _bye,
     "/exit": _bye,
     "/help": _help,
     "/?": _help,
+    "?": _help,
 }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from interns1_local.commands.chat import Chat
-from interns1_local.commands.chat_commands import COMMANDS, SETTINGS, SHOWN, is_command, run_command
+from interns1_local.commands.chat_commands import is_command, run_command
+from interns1_local.commands.chat_completion import ChatCompleter
 from interns1_local.commands.errors import explain
 from interns1_local.config import load_settings
 
@@ -30,7 +29,13 @@ def chat_loop(chat: Chat, images: Sequence[Path] = ()) -> None:
         # What prompt_toolkit looks at first.
         os.environ["VISUAL"] = settings.editor
     session = _session(chat)
-    chat.load()
+    if chat.molecules:
+        chat.molecules.prepare()
+    try:
+        chat.load()
+    except KeyboardInterrupt:
+        # The first message loads it.
+        click.echo()
     while True:
         try:
             text = read_message(session)
@@ -77,23 +82,6 @@ class ChatHistory(FileHistory):
             super().store_string(string)
 
 
-class CommandCompleter(Completer):
-    """Completes slash commands and their second word."""
-
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        before = document.text_before_cursor
-        first, space, second = before.partition(" ")
-        if not before.startswith("/") or " " in second:
-            return
-        choices: Iterable[str] = COMMANDS
-        if space:
-            choices = {"/set": SETTINGS, "/show": SHOWN}.get(first, ())
-        typed = second if space else first
-        for choice in choices:
-            if choice.startswith(typed):
-                yield Completion(choice, start_position=-len(typed))
-
-
 def _session(chat: Chat) -> PromptSession[str]:
     keys = KeyBindings()
 
@@ -103,7 +91,7 @@ def _session(chat: Chat) -> PromptSession[str]:
 
     return PromptSession(
         history=ChatHistory(Path.home() / HISTORY_FILE, chat),
-        completer=CommandCompleter(),
+        completer=ChatCompleter(chat.model_names),
         complete_while_typing=False,
         key_bindings=keys,
     )

@@ -12,6 +12,7 @@ import click
 from interns1_local.commands import terminal_style
 from interns1_local.errors import InternS1Error
 
+WISHES = ("auto", "kitty", "sixel", "blocks", "off")
 Graphics = Literal["kitty", "sixel", "blocks", "off"]
 
 MAX_SHOWN = 8
@@ -35,9 +36,7 @@ class MoleculeView:
 
     def prepare(self) -> None:
         """Ask the terminal now, while nobody types."""
-        from interns1_local.media.molecule_drawing import can_draw
-
-        if self._graphics is None and self._shows() and can_draw():
+        if self._graphics is None and self._shows():
             self._ask()
 
     def show(self, text: str) -> None:
@@ -51,13 +50,13 @@ class MoleculeView:
             return
         from interns1_local.media.molecule_drawing import HINT, can_draw
 
-        if not can_draw():
-            self._hint(HINT)
+        self.prepare()
+        if self._graphics == "off":
             return
-        if self._graphics is None:
-            self._ask()
-        if self._graphics != "off":
+        if can_draw():
             self._draw(found)
+        else:
+            self._hint(HINT)
 
     def _shows(self) -> bool:
         return self._wish != "off" and self._graphics != "off" and terminal_style.shows_styles(environ=self._environ)

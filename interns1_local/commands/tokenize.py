@@ -46,10 +46,11 @@ def command(model: str, text: tuple[str, ...], ids: bool, as_json: bool, stock: 
             if shown is not None:
                 click.echo(" ".join(map(str, shown["tokens"])))
     else:
-        _echo_tokens(answer, plain)
+        echo_tokens(answer, plain)
 
 
-def _echo_tokens(answer: dict[str, Any], plain: dict[str, Any] | None) -> None:
+def echo_tokens(answer: dict[str, Any], plain: dict[str, Any] | None = None) -> None:
+    """What /api/tokenize says of a text, coloured and as a table; `plain` is what it says of stock llama.cpp."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -207,5 +207,12 @@ def running(fake: FakeServer) -> Iterator[FakeServer]:
 
 
 def _ndjson(objects: Iterable[dict[str, Any]]) -> Response:
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in objects]
-    return StreamingResponse(iter(lines), media_type="application/x-ndjson")
+    return StreamingResponse(_lines(objects), media_type="application/x-ndjson")
+
+
+def _lines(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """`{"cut": true}` ends the connection, as a server that dies does."""
+    for each in objects:
+        if each.get("cut"):
+            raise ConnectionAbortedError
+        yield json.dumps(each, ensure_ascii=False) + "\n"

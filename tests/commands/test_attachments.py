@@ -23,8 +23,9 @@ FOLDER = "./pictures"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home" / "home.png").write_bytes(b"x")
     (tmp_path / "pictures").mkdir()
-    for name in ("a.png", "b c.jpg", "d.webp", "e.txt", "f.mp4", "g.ts"):
+    for name in ("a.png", "b c.jpg", "d.webp", "e.txt", "f.mp4", "g.ts", "it's.png"):
         (tmp_path / "pictures" / name).write_bytes(b"x")
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -38,6 +39,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("compare ./pictures/a.png with ./pictures/d.webp now", "compare with now", ["a.png", "d.webp"]),
         ('see "./pictures/b c.jpg" please', "see please", ["b c.jpg"]),
         ("see ./pictures/b\\ c.jpg please", "see please", ["b c.jpg"]),
+        ("see './pictures/it'\\''s.png' please", "see please", ["it's.png"]),
+        ("see ./pictures/it\\'s.png please", "see please", ["it's.png"]),
+        ("see ~/home.png", "see", ["home.png"]),
+        ("see file://HERE/pictures/b%20c.jpg please", "see please", ["b c.jpg"]),
+        ("/" + "x" * 300 + ".png", "/" + "x" * 300 + ".png", []),
+        ("~nobody/x.png", "~nobody/x.png", []),
         ("see ./sub/../pictures/a.png", "see", ["a.png"]),
         ("in /tmp and ./pictures/a.png", "in /tmp and", ["a.png"]),
         ("no file ./pictures/none.png", "no file ./pictures/none.png", []),
@@ -48,8 +55,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("code ./pictures/g.ts", "code ./pictures/g.ts", []),
     ],
 )
-def test_take_paths(prompt: str, text: str, names: list[str], here: None) -> None:
-    rest, paths = take_paths(prompt)
+def test_take_paths(prompt: str, text: str, names: list[str], here: None, tmp_path: Path) -> None:
+    rest, paths = take_paths(prompt.replace("HERE", str(tmp_path)))
     assert (rest, [path.name for path in paths]) == (text, names)
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from prompt_toolkit.application import create_app_session
-from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from interns1_local.commands.chat import Chat
-from interns1_local.commands.chat_loop import HISTORY_FILE, CommandCompleter, chat_loop
+from interns1_local.commands.chat_loop import HISTORY_FILE, chat_loop
 from interns1_local.commands.client import Client
 from tests.commands.fake_server import FakeServer, chunks
 
@@ -188,13 +187,3 @@ def test_nohistory_of_the_settings(
     monkeypatch.setenv("INTERNS1_NOHISTORY", "1")
     talk("/set verbose")
     assert not (isolated_home / HISTORY_FILE).exists()
-
-
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [("/cl", ["/clear"]), ("/set no", ["nohistory", "nowordwrap", "noformat", "nothink"]), ("hi", []),
-     ("/show te", ["template"]), ("/clear x", [])],
-)  # fmt: skip
-def test_completion(typed: str, expected: list[str]) -> None:
-    found = CommandCompleter().get_completions(Document(typed), None)  # type: ignore[arg-type]
-    assert [each.text for each in found] == expected
