@@ -23,6 +23,7 @@ import numpy.typing as npt
 import interns1_local
 from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
+from interns1_local.runners.crash_log import CrashLog
 from interns1_local.runners.default_draft import with_default_draft
 from interns1_local.runners.memory import choose_cells, complete_options
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
@@ -49,6 +50,8 @@ DIED = (
     "check ollama server logs for details"
 )
 _log = logging.getLogger("interns1_local.runners")
+# Of all workers of this process: a new one is to know what ended the one before it.
+crashes = CrashLog()
 HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX")
 
 Progress = Callable[[float], None]
@@ -65,6 +68,7 @@ class Runner:
         self._process: asyncio.subprocess.Process
         self._writer: asyncio.StreamWriter
         self._streams: dict[int, asyncio.Queue[Chunk | InternS1Error]] = {}
+        self._requests: dict[int, GenerateRequest] = {}
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 0
         self._log: deque[str] = deque(maxlen=LOG_LINES)
@@ -107,7 +111,8 @@ class Runner:
         request_id, queue = self._new_id(), asyncio.Queue[Chunk | InternS1Error]()
         frame = request_frame(request_id, request)
         self._require_alive()
-        self._streams[request_id] = queue
+        crashes.check(self.spec.digest, request)
+        self._streams[request_id], self._requests[request_id] = queue, request
         finished = False
         try:
             await self._send(frame)
@@ -117,9 +122,12 @@ class Runner:
                     finished = True
                     raise item
                 finished = item.finish is not None
+                if finished:
+                    crashes.note_end(self.spec.digest, request)
                 yield item
         finally:
             self._streams.pop(request_id, None)
+            self._requests.pop(request_id, None)
             if not finished and self.alive:
                 self._post(Frame({"op": "cancel", "id": request_id}))
 
@@ -274,6 +282,9 @@ class Runner:
         # The log's last lines say why: let them arrive.
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._tasks[0]), 1.0)
+        if not self._closing:
+            for request in self._requests.values():
+                crashes.note_crash(self.spec.digest, request)
         self._end(f"{DIED} ({_describe_exit(code)}){self._last_lines()}")
 
     def _handle(self, frame: Frame) -> None:
