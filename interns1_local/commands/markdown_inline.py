@@ -165,7 +165,8 @@ def _dollars(text: str, start: int, before: str, complete: bool) -> Span:
     if start + count == len(text) and not complete:
         return None
     inside = start + count
-    if count > 2 or inside == len(text) or (text[inside].isspace() and count == 1):
+    money = count == 1 and re.match(r"\w", before)
+    if count > 2 or inside == len(text) or money or (text[inside].isspace() and count == 1):
         return _literal(text, start, count)
     # Dollars of money: a space before the second one, or a digit after it.
     pattern = r"\$\$" if count == 2 else r"(?<![\s\\$])\$(?![\d$])"

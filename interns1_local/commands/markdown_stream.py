@@ -58,6 +58,7 @@ class MarkdownStream:
         self._header = ""
         self._math_end = ""
         self._blanks = 0
+        self._begun = False
 
     def feed(self, text: str) -> None:
         """The next piece of the answer."""
@@ -167,6 +168,11 @@ class MarkdownStream:
             self._wrap.put(text, f"{style} {own}".strip())
 
     def _end_math_line(self, line: str) -> None:
+        if not line.strip() and not self._line:
+            # No formula holds a blank line: the sign that began it was something else.
+            self._math_end = ""
+            self._blanks += 1
+            return
         inner, ended, after = line.partition(self._math_end)
         for part in latex_to_text(inner).split("\n"):
             if part.strip():
@@ -198,8 +204,9 @@ class MarkdownStream:
 
     def _new_block(self) -> None:
         """Blank lines are written when something follows them."""
-        self._write("\n" * self._blanks)
+        self._write("\n" * self._blanks if self._begun else "")
         self._blanks = 0
+        self._begun = True
 
 
 def line_start(line: str, *, complete: bool) -> LineStart | None:

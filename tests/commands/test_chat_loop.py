@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
@@ -109,6 +110,13 @@ def test_think_on_a_model_that_cannot(fake: FakeServer, talk: Talk, chat: Chat) 
         ("/list", "nano:latest    0123456789ab"),
         ("/clear", "Cleared session context"),
         ("/sett", "Error: unknown command '/sett'. Type /? for help"),
+        ("?", "/clear          Begin a new conversation"),
+        ("/retry", "Error: there is no message yet that could be sent again"),
+        ("/tokens", "Error: usage: /tokens TEXT"),
+        ("/tiles", "Error: usage: /tiles PICTURE"),
+        ("/tiles nowhere.png", "Error: cannot read the picture nowhere.png: no such file or directory"),
+        ("/set graphics ascii", "Error: usage: /set graphics auto|kitty|sixel|blocks|off"),
+        ("/set graphics off", "Set 'graphics' to 'off'."),
         ("/load", "Error: usage: /load MODEL"),
         ("/set parameter top_kk 3", "Error: unknown parameter 'top_kk': did you mean 'top_k'?"),
     ],
@@ -187,3 +195,47 @@ def test_nohistory_of_the_settings(
     monkeypatch.setenv("INTERNS1_NOHISTORY", "1")
     talk("/set verbose")
     assert not (isolated_home / HISTORY_FILE).exists()
+
+
+def test_retry_sends_the_last_message_again(fake: FakeServer, talk: Talk, chat: Chat) -> None:
+    fake.answers = [chunks({"content": "one"}), [{"status": 503, "error": "server busy"}], chunks({"content": "two"})]
+    fake.answers.append(chunks({"content": "three"}))
+    talk("first", "second", "/retry", "/retry")
+    assert [message["content"] for message in chat.messages] == ["first", "one", "second", "three"]
+    assert [message["content"] for message in fake.asked("/api/chat")[-1]["messages"]] == ["first", "one", "second"]
+
+
+def test_a_budget_of_thought(fake: FakeServer, talk: Talk, chat: Chat) -> None:
+    assert talk("/set think 50") == "Set 'think' mode, at most 50 tokens.\n"
+    assert (chat.think, chat.options) == (True, {"think_budget": 50})
+
+
+def test_a_schema_from_a_file(fake: FakeServer, talk: Talk, chat: Chat, isolated_home: Path) -> None:
+    (isolated_home / "my schema.json").write_text('{"type": "object"}')
+    assert "Set format" in talk("/set format ~/my\\ schema.json")
+    assert chat.format == {"type": "object"}
+
+
+def test_tokens_shows_how_a_text_is_read(fake: FakeServer, talk: Talk) -> None:
+    fake.tokens = [{"id": 7, "piece": "CC", "domain": "smiles", "start": 0, "end": 2}]
+    printed = talk("/tokens CC")
+    assert "smiles" in printed
+    assert "1 tokens, 1 of them science tokens" in printed
+
+
+def test_tiles_says_what_a_picture_costs(fake: FakeServer, talk: Talk, tmp_path: Path) -> None:
+    path = tmp_path / "a picture.png"
+    Image.new("RGB", (60, 30)).save(path)
+    fake.models["nano"]["capabilities"] = ["completion"]
+    assert talk("/load nano", f"/tiles '{path}'").endswith("Error: 'nano' takes no pictures\n\n")
+
+
+def test_ctrl_c_while_the_model_loads_keeps_the_chat(
+    fake: FakeServer, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(chat: Chat) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Chat, "load", interrupted)
+    answer(fake, "Hello.")
+    assert "Hello." in talk("hi")

@@ -35,6 +35,8 @@ CASES: dict[str, tuple[str, list[str], str]] = {
         "32:F/C=C\\[C@H](*)`_*x*",
     ),
     "bonds": ("F/C=C\\F and F/C=C\\(F)", ["F/C=C\\F and F/C=C\\(F)"], ""),
+    "open display": ("$$x\na_b\n\n**c** US$1 or A$", ["  x", "  a_b", "", "c US$1 or A$"], "1:c"),
+    "blank beginning": ("\n\n\none\n\n\ntwo", ["one", "", "", "two"], ""),
     "math": ("$E = mc^2$, \\(\\alpha\\), $5 and $6", ["E = mc², α, $5 and $6"], "3:E = mc²"),
     "display": ("so\n$$\nx^2 \\\\ y\n$$\n\\[ z \\]\n$$w$$.\nend", ["so", "  x²", "  y", "  z", "  w", "end"], "3:x²"),
     "code block": (
