@@ -19,6 +19,7 @@ MAX_SHOWN = 8
 # Of a terminal that does not say the pixels of a character.
 _CELL = (8, 16)
 _CELLS = (40, 12)
+_BLOCKS = (80, 60)
 # Darker than this is a dark ground.
 _HALF_LIGHT = 128
 
@@ -85,7 +86,8 @@ class MoleculeView:
         ground = (self._ground or (0, 0, 0)) if self._graphics == "sixel" else None
         width, height = columns * cell[0], _CELLS[1] * cell[1]
         if self._graphics == "blocks":
-            width = height = max(20, min(80, terminal_style.columns() - 1))
+            # Letters need some ten pixels of height to be read.
+            width, height = max(20, min(_BLOCKS[0], terminal_style.columns() - 1)), _BLOCKS[1]
         codes: Callable[[bytes], str] = {
             "kitty": kitty, "sixel": sixel, "blocks": lambda png: half_blocks(png, width)
         }[self._graphics or "off"]  # fmt: skip

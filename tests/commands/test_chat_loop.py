@@ -225,7 +225,14 @@ def test_tokens_shows_how_a_text_is_read(fake: FakeServer, talk: Talk) -> None:
 
 def test_tiles_says_what_a_picture_costs(fake: FakeServer, talk: Talk, tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
-    Image.new("RGB", (60, 30)).save(path)
+    Image.new("RGB", (900, 448)).save(path)
+    fake.models["nano"]["projector_info"] = {
+        "clip.vision.image_size": 448,
+        "clip.vision.patch_size": 14,
+        "clip.vision.projector.scale_factor": 2,
+        "interns1.vision.max_patches": 12,
+    }
+    assert "a picture.png: 2x1 tiles, 768 tokens\n" in talk("/load nano", f"/tiles '{path}'")
     fake.models["nano"]["capabilities"] = ["completion"]
     assert talk("/load nano", f"/tiles '{path}'").endswith("Error: 'nano' takes no pictures\n\n")
 
