@@ -58,12 +58,21 @@ class Settings:
     graphics: str = "auto"
     # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
     draft: str = ""
+    # Servers that models of others may send prompts to; keys by host, "" for all others; seconds of silence.
+    upstreams: tuple[str, ...] = ()
+    upstream_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    upstream_timeout: float = 600.0
 
     @property
     def base_url(self) -> str:
         """Where a client on this machine reaches the server."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def upstream_key(self, host: str) -> str:
+        """The key for the server at `host` (or host:port): its own, else the one for all."""
+        names = (_variable_part(host), _variable_part(host.rpartition(":")[0] or host), "")
+        return next((self.upstream_keys[name] for name in names if name in self.upstream_keys), "")
 
     @property
     def cache_dir(self) -> Path:
@@ -105,6 +114,9 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
         draft=read("DRAFT"),
+        upstreams=tuple(part.strip() for part in read("UPSTREAMS").split(",") if part.strip()),
+        upstream_keys=_upstream_keys(environ),
+        upstream_timeout=_duration(read("UPSTREAM_TIMEOUT"), "UPSTREAM_TIMEOUT", defaults.upstream_timeout),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
 
@@ -141,6 +153,19 @@ def parse_duration(value: str | float) -> float:
     if negative:
         return FOREVER
     return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2)] for part in parts)
+
+
+def _upstream_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """INTERNS1_UPSTREAM_KEY and INTERNS1_UPSTREAM_KEY_<HOST>, by host ("" for all others)."""
+    prefix = "INTERNS1_UPSTREAM_KEY"
+    named = {name.removeprefix(prefix).removeprefix("_"): text.strip() for name, text in environ.items()
+             if name == prefix or name.startswith(f"{prefix}_")}  # fmt: skip
+    return {name.upper(): key for name, key in named.items() if key}
+
+
+def _variable_part(host: str) -> str:
+    """A host as a part of a variable's name: gpu-1.lab:8000 -> GPU_1_LAB_8000."""
+    return re.sub(r"[^A-Za-z0-9]", "_", host).upper()
 
 
 def _duration(text: str, name: str, default: float) -> float:

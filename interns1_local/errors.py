@@ -5,9 +5,11 @@ InternS1Error
     ContextOverflow   InvalidName   MediaError   Unsupported
   NotFound 404
     ModelNotFound
+  Forbidden 403
   Cancelled 499
   LoadError 500
   WorkerDied 500
+  UpstreamError 502
   Busy 503
 """
 
@@ -55,6 +57,11 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class Forbidden(InternS1Error):
+    status = 403
+    code = "forbidden"
+
+
 class Cancelled(InternS1Error):
     status = 499
     code = "cancelled"
@@ -66,6 +73,13 @@ class LoadError(InternS1Error):
 
 class WorkerDied(InternS1Error):
     code = "worker_died"
+
+
+class UpstreamError(InternS1Error):
+    """The server that a model names as its engine is not there, fails, or answers nonsense."""
+
+    status = 502
+    code = "upstream_failed"
 
 
 class Busy(InternS1Error):

@@ -88,6 +88,8 @@ def _model_rows(facts: dict[str, Any]) -> list[list[str]]:
         ["context length", _number(info.get(f"{architecture}.context_length"))],
         ["embedding length", _number(info.get(f"{architecture}.embedding_length"))],
         ["quantization", details.get("quantization_level", "")],
+        ["computed by", facts.get("remote_host", "")],
+        ["under the name", facts.get("remote_model", "")],
     ]
     return [row for row in rows if row[1]]
 

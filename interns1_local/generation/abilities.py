@@ -9,6 +9,7 @@ from interns1_local.chat.go_template import is_go_template, jinja_twin
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.generation.families import CHATML, find_family
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
+from interns1_local.runners.upstream_runner import UPSTREAM_FACTS
 from interns1_local.store.model_store import StoredModel
 
 
@@ -28,6 +29,8 @@ class Abilities:
 
 def abilities(model: StoredModel) -> Abilities:
     """The model's facts and templates, read once for each version of it."""
+    if model.upstream is not None:
+        return Abilities(UPSTREAM_FACTS, None, UPSTREAM_FACTS.capabilities)
     facts = read_model_facts(model.model_path, model.mmproj_path, model.sidecar_path)
     tokens = facts.bos_token, facts.eos_token
     template = compiled(template_source(model, facts), *tokens)

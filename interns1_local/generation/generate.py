@@ -25,6 +25,7 @@ from interns1_local.generation.prepare import options_in_force, sampling_params,
 from interns1_local.generation.prompt import fit
 from interns1_local.generation.requests import ChatRequest, GenerationEvent, TextRequest
 from interns1_local.generation.thinking import template_variables
+from interns1_local.generation.upstream import upstream_chat, upstream_text
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.protocol import GenerateRequest
 
@@ -47,6 +48,11 @@ async def chat_choices(
     scheduler: ModelScheduler, request: ChatRequest, n: int
 ) -> AsyncGenerator[tuple[int, GenerationEvent]]:
     """`n` answers to a conversation at once: their events, each with the index of its answer."""
+    if request.model.upstream is not None:
+        async with aclosing(upstream_chat(scheduler, request, n)) as choices:
+            async for choice in choices:
+                yield choice
+        return
     started = time.monotonic()
     chat = await open_chat_aside(request)
     options, template = chat.options, chat.template
@@ -106,6 +112,11 @@ async def text_choices(
 
     The requests are for the same model with the same options: only their prompts may differ.
     """
+    if requests[0].model.upstream is not None:
+        async with aclosing(upstream_text(scheduler, requests, n)) as choices:
+            async for choice in choices:
+                yield choice
+        return
     started = time.monotonic()
     request = requests[0]
     model = await asyncio.to_thread(abilities, request.model)

@@ -15,6 +15,7 @@ from interns1_local.generation.prepare import all_messages, options_in_force, te
 from interns1_local.generation.prompt import ChatPrompt
 from interns1_local.generation.requests import ChatRequest
 from interns1_local.generation.thinking import template_variables, think_choice, with_thinking_prompt
+from interns1_local.generation.upstream import refuse_upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class OpenedChat:
 
 def open_chat(request: ChatRequest) -> OpenedChat:
     """Reads the model's file where that was not read yet. Raises BadRequest and Unsupported."""
+    refuse_upstream(request.model, "show or count its prompt")
     model = abilities(request.model)
     options = options_in_force(request.model, model.facts, request.options)
     template = template_in_use(request, model)

@@ -18,6 +18,7 @@ from interns1_local.config import Settings
 from interns1_local.errors import Busy, InternS1Error
 from interns1_local.runners.model_spec import LoadOptions, ModelFacts, ModelSpec, fit_context, read_model_facts
 from interns1_local.runners.runner import Runner
+from interns1_local.runners.upstream_runner import UPSTREAM_FACTS, UpstreamRunner
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 DEFAULT_MAX_LOADED = 3
@@ -50,7 +51,8 @@ class Slot:
     def serves(self, spec: ModelSpec, wanted: LoadOptions) -> bool:
         mine = self.spec.digest, self.spec.adapter_path, self.spec.draft_path
         same = mine == (spec.digest, spec.adapter_path, spec.draft_path)
-        return same and self.runner.options.satisfies(wanted)
+        # Nothing is loaded here for an upstream: no option asks for another loading.
+        return same and (spec.upstream is not None or self.runner.options.satisfies(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,10 @@ class LoadTable:
             if slot.serves(spec, wanted):
                 return Use(slot)
             return Load((slot,)) if slot.idle else Wait()
-        if len(self.slots) < self._max_loaded:
+        # What another server computes takes no memory here: it neither waits for room nor makes any.
+        if spec.upstream is not None or sum(s.spec.upstream is None for s in self.slots.values()) < self._max_loaded:
             return Load(())
-        idle = self._unwanted()
+        idle = [slot for slot in self._unwanted() if slot.spec.upstream is None]
         return Load((min(idle, key=_eviction_order),)) if idle else Wait()
 
     def expired(self, now: float) -> list[Slot]:
@@ -167,7 +170,9 @@ class ModelScheduler:
     ) -> AsyncIterator[Lease]:
         """A lease on the model `name`, loaded if need be; `options` may hold load options such as num_ctx."""
         spec = await asyncio.to_thread(self._resolve, name)
-        facts = await asyncio.to_thread(self._read_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
+        facts = UPSTREAM_FACTS
+        if spec.upstream is None:
+            facts = await asyncio.to_thread(self._read_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
         asked = LoadOptions.from_options(options or {})
         wanted = fit_context(asked.over(spec.options), facts)
         started = self._clock()
@@ -267,7 +272,8 @@ class ModelScheduler:
             slot.progress = share
 
         try:
-            slot.runner = await self._start_runner(slot.spec, self._settings, report)
+            start = self._start_runner if slot.spec.upstream is None else UpstreamRunner.start
+            slot.runner = await start(slot.spec, self._settings, report)
         except BaseException as error:
             del self._table.slots[slot.spec.name]
             if isinstance(error, InternS1Error):

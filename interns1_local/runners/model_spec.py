@@ -18,6 +18,7 @@ from interns1_local.store.mmproj_repair import needs_repair
 from interns1_local.store.model_store import StoredModel
 from interns1_local.store.options import check_options
 from interns1_local.store.sidecars import known_keys, missing_science
+from interns1_local.store.upstream import Upstream
 from quant.errors import QuantError
 from quant.gguf_file import GGUFMetadata, read_metadata
 
@@ -107,6 +108,8 @@ class ModelSpec:
     adapter_path: Path | None = None
     # A smaller model that guesses ahead.
     draft_path: Path | None = None
+    # The server that computes for the model; `model_path` is the layer that names it then.
+    upstream: Upstream | None = None
 
     @classmethod
     def of(cls, model: StoredModel, options: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -114,7 +117,7 @@ class ModelSpec:
         load = LoadOptions.from_options({**check_options(model.params), **(options or {})})
         files = model.model_path, model.mmproj_path
         others = model.sidecar_path, model.adapter_path, model.draft_path
-        return cls(model.name.short, model.digest, *files, load, *others)
+        return cls(model.name.short, model.digest, *files, load, *others, model.upstream)
 
     @property
     def size(self) -> int:

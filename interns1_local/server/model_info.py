@@ -41,7 +41,7 @@ def details(model: StoredModel) -> dict[str, Any]:
         facts = abilities(model).facts
     except InternS1Error:
         return described
-    if not described["parameter_size"]:
+    if not described["parameter_size"] and facts.parameter_count:
         described["parameter_size"] = human_count(facts.parameter_count)
     lengths = {"context_length": facts.context_length, "embedding_length": facts.embedding_length}
     return {**described, **{key: value for key, value in lengths.items() if value}}
@@ -64,6 +64,7 @@ def tag(model: StoredModel) -> dict[str, Any]:
         "digest": model.digest,
         "details": details(model),
         "capabilities": capabilities(model),
+        **_remote(model),
     }
 
 
@@ -74,7 +75,8 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
     if template is None or (model.template and template == jinja_twin(model.template)):
         # As it was given: its twin is our own business.
         template = model.template
-    sources = [str(path) for path in (model.model_path, model.mmproj_path, model.sidecar_path) if path is not None]
+    files = [str(path) for path in (model.model_path, model.mmproj_path, model.sidecar_path) if path is not None]
+    sources = files if model.upstream is None else [model.upstream.source]
     text = render(
         from_parts(
             sources,
@@ -107,10 +109,16 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
         "warnings": list(known.facts.warnings),
         "modified_at": timestamp(model.modified_at),
         "requires": model.config.get("requires"),
+        **_remote(model),
     }
     answer["model_info"]["general.parameter_count"] = known.facts.parameter_count
     always = ("model_info", "details", "capabilities", "modified_at", "modelfile", "template")
     return {key: value for key, value in answer.items() if value or key in always}
+
+
+def _remote(model: StoredModel) -> dict[str, Any]:
+    """Where a model is computed, in the fields that Ollama has for that."""
+    return {} if model.upstream is None else {"remote_model": model.upstream.model, "remote_host": model.upstream.url}
 
 
 def timestamp(moment: datetime) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from interns1_local.chat.go_template import is_go_template, not_understood
 from interns1_local.chat.template import ChatTemplate
-from interns1_local.errors import BadRequest, InternS1Error, NotFound
+from interns1_local.errors import BadRequest, Forbidden, InternS1Error, NotFound
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import ndjson
@@ -24,6 +24,15 @@ from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.name import ModelName
 from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options
+from interns1_local.store.upstream import (
+    Upstream,
+    is_allowed,
+    is_loopback,
+    is_upstream,
+    parse_upstream,
+    require_safe_scheme,
+    with_model,
+)
 
 _WRITE_BYTES = 4 << 20
 _HAS_TWIN = "template is a Go template: it is translated to Jinja"
@@ -60,7 +69,7 @@ async def create_model(request: Request) -> Response:
     services = services_of(request)
     fields = await read_fields(request, "CreateRequest")
     name = ModelName.parse(fields.text("model") or fields.text("name"))
-    plan = await _plan(services, fields)
+    plan = await _plan(services, fields, request)
 
     def work(report: Callable[[Json], None]) -> None:
         if plan.template and is_go_template(plan.template):
@@ -87,16 +96,19 @@ async def _last(events: AsyncGenerator[Json]) -> Json:
     return last
 
 
-async def _plan(services: Services, fields: Fields) -> ModelPlan:
+async def _plan(services: Services, fields: Fields, request: Request) -> ModelPlan:
     source, files = fields.text("from"), fields.object("files", "map[string]string") or {}
     if not source and not files:
         raise BadRequest("neither 'from' or 'files' was specified")
-    base: StoredModel | None = await services.model(source) if source and not files else None
+    upstream = await _upstream(services, source, request) if is_upstream(source) and not files else None
+    has_base = bool(source) and not files and upstream is None
+    base: StoredModel | None = await services.model(source) if has_base else None
     template = fields.text("template") or None
     if template and not is_go_template(template):
         _check_template(template)
     return ModelPlan(
         base=base,
+        upstream=upstream,
         files=_files(services.store, files, fields),
         adapter=_files(services.store, fields.object("adapters", "map[string]string") or {}, fields, "adapters"),
         draft=await _draft(services, fields),
@@ -115,6 +127,19 @@ async def _draft(services: Services, fields: Fields) -> dict[str, Path]:
     files = _files(services.store, fields.object("draft_files", "map[string]string") or {}, fields, "draft_files")
     name = fields.text("draft")
     return {name: (await services.model(name)).model_path} if name and not files else files
+
+
+async def _upstream(services: Services, source: str, request: Request) -> Upstream:
+    """The server that FROM names. Who may reach this one from elsewhere does not choose whom it talks to."""
+    settings, upstream = services.settings, parse_upstream(source)
+    client = request.client.host if request.client else ""
+    if not (is_loopback(client) or settings.api_key or is_allowed(upstream.url, settings.upstreams)):
+        raise Forbidden(
+            f"a model that {upstream.url} computes is made on the machine of this server, or by who has its API key; "
+            "INTERNS1_UPSTREAMS lists what others may name"
+        )
+    await asyncio.to_thread(require_safe_scheme, upstream.url)
+    return await asyncio.to_thread(with_model, upstream, settings.upstream_key(upstream.host))
 
 
 def _files(store: ModelStore, files: dict[str, Any], fields: Fields, key: str = "files") -> dict[str, Path]:

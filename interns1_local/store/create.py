@@ -36,6 +36,7 @@ from interns1_local.store.sidecars import (
     vision_keys,
     write_sidecar,
 )
+from interns1_local.store.upstream import Upstream, is_upstream, parse_upstream
 
 Status = dict[str, Any]
 Progress = Callable[[Status], None]
@@ -71,12 +72,15 @@ class ModelPlan:
     adapter: Mapping[str, Path] = field(default_factory=dict)
     # A draft model, likewise.
     draft: Mapping[str, Path] = field(default_factory=dict)
+    # Another server that computes for the model; it takes the place of files.
+    upstream: Upstream | None = None
 
 
 def plan_from_modelfile(
     store: ModelStore, modelfile: Modelfile, base_dir: Path, quantize: str | None = None
 ) -> ModelPlan:
     """FROM names a file or folder that exists (relative to the Modelfile), or a stored model."""
+    upstream = parse_upstream(modelfile.sources[0]) if is_upstream(modelfile.sources[0]) else None
     paths = [base_dir / Path(source).expanduser() for source in modelfile.sources]
     shared: dict[str, Any] = {
         "quantize": quantize,
@@ -89,6 +93,8 @@ def plan_from_modelfile(
         "draft": draft_files(modelfile.last("draft"), base_dir, store),
         "config": {key: value for key in _CHOSEN if (value := modelfile.last(key))},
     }
+    if upstream is not None:
+        return ModelPlan(upstream=upstream, **shared)
     if len(paths) == 1 and paths[0].is_dir():
         return ModelPlan(folder=paths[0], **shared)
     if all(path.is_file() for path in paths):
@@ -105,6 +111,7 @@ def plan_from_modelfile(
 def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progress | None = None) -> StoredModel:
     """Make the model `name`. The manifest is written last, so a create that fails leaves no model behind."""
     report = progress or (lambda status: None)
+    _check_upstream(plan)
     with open_workspace(store) as workspace, new_layers(store) as layers:
         config = _add_model(layers, store, name, plan, workspace, report)
         if plan.adapter:
@@ -117,11 +124,29 @@ def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progre
         config[media.TEMPLATE_GIVEN] = True
     for layer in layers:
         report({"status": f"creating new layer {layer.digest}"})
+    if plan.upstream is not None:
+        store.name_upstream(plan.upstream.url)
     config_layer = store.add_layer(media.CONFIG_TYPE, json.dumps(_image_config(config, layers)).encode())
     report({"status": "writing manifest"})
     written = store.write(name, Manifest(config_layer, tuple(layers)))
     report({"status": "success"})
     return store.resolve(written)
+
+
+def _check_upstream(plan: ModelPlan) -> None:
+    """BadRequest for what only a model with files can have."""
+    upstream = plan.upstream or (plan.base.upstream if plan.base is not None else None)
+    if upstream is None:
+        return
+    if not upstream.model:
+        raise BadRequest(f"FROM {upstream.url} names no model; expected {upstream.url}#MODEL")
+    for given, word in (
+        (plan.quantize, "quantized"),
+        (plan.adapter, "given an ADAPTER"),
+        (plan.draft, "given a DRAFT"),
+    ):
+        if given:
+            raise BadRequest(f"a model that {upstream.url} computes cannot be {word} here: it has no weights")
 
 
 def human_count(count: int) -> str:
@@ -147,6 +172,10 @@ def _add_model(
             return dict(plan.base.config)
         chosen = {key: value for key, value in plan.base.config.items() if key in _CHOSEN}
         return {**_describe(store, layers), **chosen}
+    if plan.upstream is not None:
+        layers.append(store.add_layer(media.UPSTREAM, plan.upstream.to_bytes()))
+        family = plan.upstream.family
+        return {"model_format": "upstream", "model_family": family, "model_families": [family]}
     if plan.checkpoint is not None:
         _convert(layers, store, plan.checkpoint, plan.quantize, workspace, report)
     elif any(file.lower().endswith(".safetensors") for file in plan.files):

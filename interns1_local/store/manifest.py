@@ -23,6 +23,7 @@ MESSAGES = "application/vnd.ollama.image.messages"
 LICENSE = "application/vnd.ollama.image.license"
 # Ours: Ollama passes over the types that it does not know.
 SIDECAR = "application/vnd.interns1.image.sidecar"
+UPSTREAM = "application/vnd.interns1.image.upstream"
 # In the config: a Modelfile gave the TEMPLATE to us; Ollama writes templates by itself, too.
 TEMPLATE_GIVEN = "interns1_template_given"
 

@@ -19,6 +19,7 @@ from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, write_atomical
 from interns1_local.store.manifest import BrokenManifest, Layer, Manifest
 from interns1_local.store.name import ModelName
 from interns1_local.store.process_lock import ProcessLock
+from interns1_local.store.upstream import Upstream, upstream_from
 
 _PRUNE_AGE = 3600.0
 _PARTIAL_AGE = 7 * 86400.0
@@ -43,6 +44,8 @@ class StoredModel:
     messages: list[dict[str, Any]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    # The server that computes for this model; `model_path` is the layer that says so then.
+    upstream: Upstream | None = None
 
     @property
     def size(self) -> int:
@@ -66,6 +69,7 @@ class ModelStore:
         self._manifests = root / "manifests"
         # Beside the manifests, where neither program looks for models.
         self._lock = ProcessLock(root / ".interns1.lock")
+        self._named_upstreams = root / ".interns1-upstreams.json"
 
     def names(self) -> list[ModelName]:
         """Every stored name. Files that are no manifests (hidden files, wrong depth) are passed over."""
@@ -160,6 +164,17 @@ class ModelStore:
         digest, size = self.blobs.add(data)
         return Layer(media_type, digest, size)
 
+    def name_upstream(self, url: str) -> None:
+        """Remember that `url` was written here: a model that others made is not believed when it names a server."""
+        with self._lock:
+            write_atomically(self._named_upstreams, json.dumps(sorted({*self._upstream_urls(), url})).encode())
+
+    def _upstream_urls(self) -> set[str]:
+        try:
+            return set(map(str, json.loads(self._named_upstreams.read_bytes())))
+        except (OSError, ValueError, TypeError):
+            return set()
+
     def _manifest_path(self, name: ModelName) -> Path:
         return self._manifests.joinpath(*name.path.parts)
 
@@ -194,7 +209,8 @@ class ModelStore:
         path = self._manifest_path(name)
         raw = path.read_bytes()
         manifest = Manifest.from_bytes(raw, f"the manifest of {name}")
-        models = manifest.of_type(media.MODEL)
+        upstreams = [] if manifest.of_type(media.MODEL) else manifest.of_type(media.UPSTREAM)
+        models = manifest.of_type(media.MODEL) or upstreams
         if not models:
             raise BrokenManifest(f"{name} has no model layer; pull or create it again")
         projectors = manifest.of_type(media.PROJECTOR)
@@ -221,6 +237,7 @@ class ModelStore:
             messages=self._json(manifest.of_type(media.MESSAGES), []),
             licenses=[self._text([layer]) for layer in manifest.of_type(media.LICENSE)],
             config=self._json([manifest.config], {}),
+            upstream=upstream_from(self.blobs.read(upstreams[0].digest), self._upstream_urls()) if upstreams else None,
         )
 
     def _text(self, layers: Sequence[Layer]) -> str:

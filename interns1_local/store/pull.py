@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from interns1_local.errors import BadRequest
+from interns1_local.store import manifest as media
 from interns1_local.store.blobs import check_digest
 from interns1_local.store.download import fetch_blob
 from interns1_local.store.hub import is_hub
@@ -22,6 +23,7 @@ Status = dict[str, Any]
 Progress = Callable[[Status], None]
 
 MAX_LAYERS = 4096
+HOW_TO_ALLOW = "that is refused unless INTERNS1_UPSTREAMS names it"
 
 
 def pull(
@@ -54,6 +56,8 @@ def pull(
     report({"status": "verifying sha256 digest"})
     report({"status": "writing manifest"})
     store.write(name, manifest, raw)
+    if manifest.of_type(media.UPSTREAM) and (upstream := store.resolve(name).upstream) and not upstream.named_here:
+        report({"status": f"warning: this model would send what it is asked to {upstream.url}; {HOW_TO_ALLOW}"})
     report({"status": "success"})
 
 
@@ -62,6 +66,8 @@ def push(store: ModelStore, text: str, progress: Progress | None = None, *, inse
     report = progress or (lambda status: None)
     report({"status": "retrieving manifest"})
     model = store.resolve(text)
+    if model.upstream is not None:
+        raise BadRequest(f"{model.name} has no weights to push: {model.upstream.url} computes for it")
     if is_hub(model.name):
         push_to_hub(model, report)
         report({"status": "success"})
