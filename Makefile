@@ -6,6 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The exact PyTorch that the tests were written with. It is needed by `make test` only.
 TORCH := torch==2.13.0
+# llama.cpp is built with its RPC backend (more than one machine). Your own CMAKE_ARGS come after it, so they win.
+LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)
+override CMAKE_ARGS := -DGGML_RPC=ON $(CMAKE_ARGS)
+export CMAKE_ARGS
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test lint clean check-machine
 
@@ -16,7 +21,7 @@ test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "ruff>=0.9" "mypy>=1.14"
+	@$(PIP) install --quiet "ruff>=0.9" "mypy>=1.14"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 check-machine:
@@ -25,15 +30,19 @@ check-machine:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@for tool in "$${CC:-cc}" "$${CXX:-c++}"; do command -v $${tool%% *} >/dev/null 2>&1 || { echo "The compiler $$tool is missing; llama.cpp is built from source. On Debian or Ubuntu: apt install build-essential; on macOS: xcode-select --install"; exit 1; }; done
 
-$(VENV)/.installed: pyproject.toml setup.py $(wildcard quant/kernels/native/*) | check-machine
+$(VENV)/.installed: pyproject.toml setup.py Makefile $(wildcard quant/kernels/native/*) | check-machine
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time llama.cpp is built, which takes about 5 minutes on 2 cores."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PIP) install --quiet --editable .
+	@# pip keeps built wheels without regard to CMAKE_ARGS: one of an earlier build may have been taken.
+	@$(BIN)/python -m interns1_local.engine.rpc --check || { echo "Building llama.cpp once more, with $(CMAKE_ARGS)."; \
+		$(PIP) cache remove "$(subst -,_,$(word 1,$(subst ==, ,$(LLAMA))))-$(word 2,$(subst ==, ,$(LLAMA)))-*" >/dev/null 2>&1 || true; \
+		$(PIP) install --quiet --force-reinstall --no-deps "$(LLAMA)"; }
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@$(PIP) install --quiet "$(TORCH)"
+	@$(PIP) install --quiet --editable ".[test]"
 	@touch $@
 
 clean:

@@ -58,6 +58,8 @@ class Settings:
     graphics: str = "auto"
     # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
     draft: str = ""
+    # Other machines that hold layers (`interns1 rpc-worker`), as host:port.
+    rpc: tuple[str, ...] = ()
     # Servers that models of others may send prompts to; keys by host, "" for all others; seconds of silence.
     upstreams: tuple[str, ...] = ()
     upstream_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -114,6 +116,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
         draft=read("DRAFT"),
+        rpc=tuple(part.strip() for part in read("RPC").split(",") if part.strip()),
         upstreams=tuple(part.strip() for part in read("UPSTREAMS").split(",") if part.strip()),
         upstream_keys=_upstream_keys(environ),
         upstream_timeout=_duration(read("UPSTREAM_TIMEOUT"), "UPSTREAM_TIMEOUT", defaults.upstream_timeout),

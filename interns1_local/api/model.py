@@ -74,7 +74,9 @@ def _from_modelfile(path: Path, store: ModelStore, cache: Path) -> StoredModel:
         model = _from_files(models[0], vision[0] if vision else None, cache)
         model = replace(model, sidecar_path=sidecars[0] if sidecars else model.sidecar_path)
     else:
-        raise BadRequest(f"{path} starts from a checkpoint or a server: make a model of it first (interns1 create NAME -f {path})")
+        raise BadRequest(
+            f"{path} starts from a checkpoint or a server: make a model of it first (interns1 create NAME -f {path})"
+        )
     adapter = adapter_file(plan.adapter) if plan.adapter else model.adapter_path
     return replace(
         model,

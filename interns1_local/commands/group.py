@@ -12,10 +12,10 @@ import click
 from interns1_local import __version__
 from interns1_local.commands.errors import explain
 
-# Each command lives in the file of its name, under the attribute `command`.
+# Each command lives in the file of its name (with _ for -), under the attribute `command`.
 COMMANDS = (
     "serve", "run", "pull", "push", "create", "list", "show", "ps", "stop", "cp", "rm",
-    "convert", "quantize", "verify", "quality", "imatrix", "tokenize", "demo", "completion",
+    "convert", "quantize", "verify", "quality", "imatrix", "tokenize", "rpc-worker", "demo", "completion",
 )  # fmt: skip
 ALIASES = {"ls": "list", "start": "serve"}
 CTRL_C_STATUS = 130
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"interns1_local.commands.{name}")
+        module = importlib.import_module(f"interns1_local.commands.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -15,8 +15,9 @@ Example:
 """
 )
 @click.option("--host", metavar="HOST[:PORT]", help="Where to listen (default: INTERNS1_HOST or 127.0.0.1:11434).")
+@click.option("--rpc", metavar="HOST[:PORT],...", help="RPC workers that hold layers (default: INTERNS1_RPC).")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
-def command(host: str | None, until_stdin_closes: bool) -> None:
+def command(host: str | None, rpc: str | None, until_stdin_closes: bool) -> None:
     """Start the server for Ollama and OpenAI clients."""
     from interns1_local.config import load_settings, parse_host
     from interns1_local.server.app import serve
@@ -25,9 +26,31 @@ def command(host: str | None, until_stdin_closes: bool) -> None:
     if host:
         name, port = parse_host(host)
         settings = dataclasses.replace(settings, host=name, port=port)
+    if rpc:
+        settings = dataclasses.replace(settings, rpc=tuple(rpc.split(",")))
+    if settings.rpc:
+        settings = dataclasses.replace(settings, rpc=_seen_workers(settings.rpc))
     if until_stdin_closes:
         _end_with_stdin()
     serve(settings)
+
+
+def _seen_workers(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The workers as host:port, and a line about each. One that is not there yet may come before a model needs it."""
+    from interns1_local.errors import LoadError
+    from interns1_local.runners.rpc_protocol import look_at, parse_endpoints
+
+    endpoints = parse_endpoints(",".join(given))
+    for endpoint in endpoints:
+        try:
+            worker = look_at(endpoint)
+            count = len(worker.memory)
+            click.echo(
+                f"RPC worker {endpoint}: {worker.free / 2**30:.1f} GiB free on {count} device{'s'[: count != 1]}"
+            )
+        except LoadError as error:
+            click.secho(f"warning: {error.message}", fg="yellow", err=True)
+    return endpoints
 
 
 def _end_with_stdin() -> None:

@@ -42,6 +42,13 @@ def describe_devices() -> list[dict[str, Any]]:
     return [_describe(pointer) for pointer in _pointers()]
 
 
+@functools.cache
+def has_local_gpu() -> bool:
+    """Whether this machine itself has a GPU that llama.cpp can use; those of RPC workers do not count."""
+    found = [device for device in describe_devices() if device["type"] in ("gpu", "igpu")]
+    return any(not device["backend"].startswith("RPC") for device in found)
+
+
 def backend_names() -> list[str]:
     """The backends that are compiled in or registered, the CPU among them."""
     registry, base = registry_library(), base_library()

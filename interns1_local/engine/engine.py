@@ -14,6 +14,7 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
+from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
@@ -27,6 +28,7 @@ from interns1_local.engine.llama import (
 )
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.pace import Pace
+from interns1_local.engine.placement import DeviceShares
 from interns1_local.engine.plan import Operation, Plan, Span
 from interns1_local.engine.sampling import (
     SampledToken,
@@ -69,6 +71,7 @@ class EngineOptions:
     # Where sequences are kept that leave the cache, and how much of the disk all together may take.
     prefix_folder: Path | None = None
     prefix_bytes: int = 4 << 30
+    placement: DeviceShares | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,8 @@ class Engine:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options
-        self.model = Model(model_path, options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path)
+        loading = options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path, options.placement
+        self.model = Model(model_path, *loading)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
@@ -147,9 +151,10 @@ class Engine:
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
-            self.vision = VisionEncoder(
-                mmproj_path, self.model, options.n_threads, options.n_gpu_layers != 0, options.image_cache_bytes
-            )
+            # RPC workers hold layers, not pictures.
+            use_gpu = options.n_gpu_layers != 0 and has_local_gpu()
+            size = options.image_cache_bytes
+            self.vision = VisionEncoder(mmproj_path, self.model, options.n_threads, use_gpu, size)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
         least = SHORTEST_STORED if files else 0
@@ -246,7 +251,7 @@ class Engine:
         assert options.draft_path is not None
         return DraftModel(
             options.draft_path, self.model.vocab, self.context.n_ctx, options.n_seq_max, options.n_threads,
-            options.n_gpu_layers, options.kv_type, options.use_mmap,
+            0 if options.placement else options.n_gpu_layers, options.kv_type, options.use_mmap,
         )  # fmt: skip
 
     def _take_in(self) -> list[StepOutput]:

@@ -15,7 +15,9 @@ from llama_cpp import llama_cpp
 
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
+from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
+from interns1_local.engine.placement import DeviceShares
 from interns1_local.engine.sampling import MAX_SEED, Logits, SamplingParams
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
 
@@ -126,15 +128,18 @@ class Model:
         use_mmap: bool = True,
         on_progress: Callable[[float], None] | None = None,
         adapter_path: Path | None = None,
+        placement: DeviceShares | None = None,
     ) -> None:
         start_backend()
         native_log.forget()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
+        kept = [] if placement is None else placement.put_into(params)
         progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
         params.progress_callback = progress
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        del kept
         if not self.pointer:
             raise LoadError(f"llama.cpp cannot load {path}{native_log.complaints()}")
         self._adapter = None if adapter_path is None else Adapter(self.pointer, adapter_path)
@@ -283,8 +288,8 @@ class Context:
         depend on who else is served. Without it they change by 1e-5 to 1e-3, at the cost of a larger buffer.
         """
         scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
-        on_cpu = not llama_cpp.llama_supports_gpu_offload()
-        return on_cpu and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
+        # llama_supports_gpu_offload says yes for a build that only could have RPC workers.
+        return not has_local_gpu() and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""

@@ -37,12 +37,16 @@ from interns1_local.runners.protocol import (
     read_frame,
     request_frame,
 )
+from interns1_local.runners.rpc_protocol import gone, is_there, look_at, parse_endpoints
 
 LOG_LINES = 200
 SHOWN_LOG_LINES = 12
 CLOSE_SECONDS = 2.0
 # For what a worker has read to be written to files, where settings say so.
 STORE_SECONDS = 3.0
+# How often it is seen whether the machines that hold layers are still there, and how often they may miss.
+WATCH_SECONDS = 10.0
+WATCH_MISSES = 3
 # Texts of one call: others' come between those of a long list, and a client that left is not worked for much longer.
 POOLED_AT_ONCE = 32
 DIED = (
@@ -79,6 +83,8 @@ class Runner:
         self._closing = False
         # Whether the worker is to be asked, at its end, to write down what it has read.
         self._stores_prefixes = False
+        self._rpc: tuple[str, ...] = ()
+        self._watch: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
@@ -88,9 +94,12 @@ class Runner:
         spec = await asyncio.to_thread(with_default_draft, spec, settings)
         runner = cls(replace(spec, options=options), facts)
         runner._progress = on_progress
+        runner._rpc = parse_endpoints(",".join(settings.rpc))
         for warning in facts.warnings:
             _log.warning("%s: %s", spec.name, warning)
         try:
+            # llama.cpp ends its process when a worker is not there.
+            await asyncio.gather(*(asyncio.to_thread(look_at, endpoint) for endpoint in runner._rpc))
             await runner._spawn(settings)
             await runner._load(settings)
         except BaseException:
@@ -183,6 +192,8 @@ class Runner:
                 with suppress(ProcessLookupError):
                     self._process.kill()
                 await self._process.wait()
+        if self._watch is not None:
+            self._watch.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
@@ -250,6 +261,7 @@ class Runner:
             "prefix_folder": None if settings.prefix_cache_dir is None else str(settings.prefix_cache_dir),
             "prefix_bytes": settings.prefix_cache_size << 20,
             "debug": settings.debug,
+            "rpc": self._rpc,
         }
         await self._send(Frame(header))
         timeout = settings.load_timeout if settings.load_timeout > 0 else None
@@ -264,6 +276,20 @@ class Runner:
             raise LoadError(f"{spec.name} could not be loaded: {error.message}") from None
         self.context_length = facts["context_length"]
         self._stores_prefixes = settings.prefix_cache_dir is not None
+        if self._rpc:
+            self._watch = asyncio.create_task(self._watch_workers())
+
+    async def _watch_workers(self) -> None:
+        """End the process when another machine vanished without a word: llama.cpp would wait for ever."""
+        missed = dict.fromkeys(self._rpc, 0)
+        while self.alive:
+            await asyncio.sleep(WATCH_SECONDS)
+            for endpoint in self._rpc:
+                missed[endpoint] = 0 if await asyncio.to_thread(is_there, endpoint) else missed[endpoint] + 1
+            if max(missed.values()) >= WATCH_MISSES:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                return
 
     async def _ask(self, header: dict[str, Any]) -> Any:
         self._require_alive()
@@ -282,10 +308,11 @@ class Runner:
         # The log's last lines say why: let them arrive.
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._tasks[0]), 1.0)
-        if not self._closing:
+        lost = "" if self._closing else await asyncio.to_thread(gone, self._rpc)
+        if not self._closing and not lost:
             for request in self._requests.values():
                 crashes.note_crash(self.spec.digest, request)
-        self._end(f"{DIED} ({_describe_exit(code)}){self._last_lines()}")
+        self._end(f"{lost or DIED} ({_describe_exit(code)}){self._last_lines()}")
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header

@@ -11,14 +11,18 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interns1_local.engine.devices import describe_devices
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
 from interns1_local.engine.llama import start_backend
+from interns1_local.engine.placement import DeviceShares
+from interns1_local.engine.rpc import add_workers
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error
@@ -36,6 +40,7 @@ from interns1_local.runners.protocol import (
     error_header,
     request_from,
 )
+from interns1_local.runners.rpc_placement import place_layers
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.runners.vision_file import fitting_vision_file
 from interns1_local.store.adapter import check_adapter
@@ -112,6 +117,8 @@ class Worker:
         if engine_options.adapter_path is not None:
             # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
             check_adapter(engine_options.adapter_path, model_path)
+        if header["rpc"]:
+            engine_options = _spread(engine_options, header["rpc"], facts, model_path.stat().st_size)
         with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
@@ -299,6 +306,18 @@ class Worker:
 
         alternatives = tuple(entry(other.id, other.logprob) for other in sampled.top)
         return entry(sampled.chosen.id, sampled.chosen.logprob, alternatives)
+
+
+def _spread(options: EngineOptions, endpoints: Sequence[str], facts: ModelFacts, model_bytes: int) -> EngineOptions:
+    """`options` with the layers on other machines' devices and this one's GPUs, by their free memory."""
+    devices = [*add_workers(endpoints)]
+    names = {device["name"] for device in devices}
+    devices += [found for found in describe_devices() if found["type"] == "gpu" and found["name"] not in names]
+    blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
+    placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
+    layers = options.n_gpu_layers if options.n_gpu_layers >= 0 else placement.n_layers
+    shares = DeviceShares(tuple(device["name"] for device in devices), placement.split)
+    return replace(options, n_gpu_layers=layers, placement=shares)
 
 
 def connect(address: str) -> socket.socket:
