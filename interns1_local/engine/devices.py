@@ -44,7 +44,10 @@ def describe_devices() -> list[dict[str, Any]]:
 
 @functools.cache
 def has_local_gpu() -> bool:
-    """Whether this machine itself has a GPU that llama.cpp can use; those of RPC workers do not count."""
+    """Whether this machine itself has a GPU that llama.cpp can use; those of RPC workers do not count.
+
+    llama_supports_gpu_offload would say yes for a build that only could have such workers.
+    """
     found = [device for device in describe_devices() if device["type"] in ("gpu", "igpu")]
     return any(not device["backend"].startswith("RPC") for device in found)
 

@@ -288,7 +288,6 @@ class Context:
         depend on who else is served. Without it they change by 1e-5 to 1e-3, at the cost of a larger buffer.
         """
         scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
-        # llama_supports_gpu_offload says yes for a build that only could have RPC workers.
         return not has_local_gpu() and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:

@@ -9,9 +9,8 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +18,9 @@ from interns1_local.config import Settings
 from interns1_local.errors import BadRequest, Busy, ContextOverflow, Forbidden, Unsupported, UpstreamError
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec
 from interns1_local.store.upstream import is_allowed, require_safe_scheme
+
+if TYPE_CHECKING:
+    import httpx
 
 CONNECT_SECONDS = 10.0
 MODELS_SECONDS = 10.0
@@ -68,6 +70,8 @@ class UpstreamRunner:
         cls, spec: ModelSpec, settings: Settings, on_progress: Callable[[float], None] | None = None
     ) -> UpstreamRunner:
         """See that the server may be asked and is there; nothing is loaded. Forbidden and UpstreamError say what to do."""
+        import httpx  # it brings half a command line
+
         upstream = spec.upstream
         assert upstream is not None
         if not upstream.named_here and not is_allowed(upstream.url, settings.upstreams):
@@ -178,6 +182,8 @@ class UpstreamRunner:
     @asynccontextmanager
     async def _opened(self, method: str, path: str, body: Json | None) -> AsyncIterator[httpx.Response]:
         """The answer's beginning, its status checked. Errors on the way become ours."""
+        import httpx
+
         address = f"{self.url}/{path}"
         try:
             async with self._client.stream(method, address, json=body) as response:

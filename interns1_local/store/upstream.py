@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from interns1_local.addresses import is_public
 from interns1_local.errors import BadRequest, InternS1Error, UpstreamError
 
@@ -133,6 +131,8 @@ def with_model(upstream: Upstream, key: str = "") -> Upstream:
     """`upstream` with the name of its model: the one that it serves, if none was given and it serves one."""
     if upstream.model:
         return upstream
+    import httpx  # it brings half a command line
+
     address = f"{upstream.url}/models"
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
