@@ -149,9 +149,8 @@ class Model:
         self.vocab = Vocab(self)
         self.n_embd = int(llama_cpp.llama_model_n_embd_inp(self.pointer))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
-        self.is_recurrent = bool(
-            llama_cpp.llama_model_is_recurrent(self.pointer) or llama_cpp.llama_model_is_hybrid(self.pointer)
-        )
+        kinds = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
+        self.is_recurrent = any(kind(self.pointer) for kind in kinds)
 
     def adapt(self, context: Any) -> None:
         """Let a new context of the model apply its adapter, if it has one."""
@@ -288,7 +287,7 @@ class Context:
         depend on who else is served. Without it they change by 1e-5 to 1e-3, at the cost of a larger buffer.
         """
         scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
-        return not has_local_gpu() and kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
+        return kv_type in ("f16", "f32") and scores <= LARGEST_SCORES and not has_local_gpu()
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""
