@@ -18,7 +18,7 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     home.mkdir()
     for name in ("INTERNS1", "OLLAMA"):
-        for variable in ("HOST", "ORIGINS", "KEEP_ALIVE", "NUM_PARALLEL", "CONTEXT_LENGTH", "MAX_LOADED_MODELS"):
+        for variable in ("HOST", "ORIGINS", "KEEP_ALIVE", "NUM_PARALLEL", "CONTEXT_LENGTH", "MAX_LOADED_MODELS", "RPC"):
             monkeypatch.delenv(f"{name}_{variable}", raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("INTERNS1_MODELS", str(home / "models"))

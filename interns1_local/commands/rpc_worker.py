@@ -56,9 +56,11 @@ def _address(listen: str) -> tuple[str, int]:
     from interns1_local.runners.rpc_protocol import DEFAULT_PORT
 
     host, colon, port = listen.rpartition(":")
-    if not colon or listen.endswith("]"):
+    if not colon:
         host, port = listen, str(DEFAULT_PORT)
-    host = host.strip("[]") or "127.0.0.1"
+    host = host or "127.0.0.1"
+    if ":" in host:
+        raise click.ClickException(f"--listen {listen}: llama.cpp's RPC has no IPv6; give a name or an IPv4 address")
     if not port.isdigit() or int(port) > 65535:
         raise click.ClickException(f"--listen {listen}: expected HOST or HOST:PORT, such as 10.0.0.7:50052")
     return host, int(port)

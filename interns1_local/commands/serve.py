@@ -43,7 +43,7 @@ def _seen_workers(given: tuple[str, ...]) -> tuple[str, ...]:
     endpoints = parse_endpoints(",".join(given))
     for endpoint in endpoints:
         try:
-            worker = look_at(endpoint)
+            worker = look_at(endpoint, 2.0, 10.0)
             count = len(worker.memory)
             click.echo(
                 f"RPC worker {endpoint}: {worker.free / 2**30:.1f} GiB free on {count} device{'s'[: count != 1]}"

@@ -71,7 +71,7 @@ def is_loopback(host: str) -> bool:
 
 
 class RpcGate:
-    """Listens from the start; `run` serves until `close`. A worker process is always ready for the next client."""
+    """Listens from the start; `run` serves until `close`. The process of a client that left waits for the next one."""
 
     def __init__(self, options: GateOptions, say: Say = print) -> None:
         allow = options.allow or (LOOPBACK if is_loopback(options.host) else ())

@@ -87,6 +87,8 @@ class UpstreamRunner:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             # A server that answers "ask over there" would be given the prompt of whoever trusts this one.
             follow_redirects=False,
+            # http is for private networks only, to which no proxy leads.
+            trust_env=upstream.url.startswith("https:"),
         )
         runner = cls(spec, client)
         try:

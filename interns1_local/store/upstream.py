@@ -136,7 +136,7 @@ def with_model(upstream: Upstream, key: str = "") -> Upstream:
     address = f"{upstream.url}/models"
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.get(address, headers=headers, timeout=ASK_SECONDS)
+        response = httpx.get(address, headers=headers, timeout=ASK_SECONDS, trust_env=address.startswith("https:"))
         response.raise_for_status()
         models = [str(entry["id"]) for entry in response.json()["data"]]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
