@@ -48,8 +48,20 @@ def has_local_gpu() -> bool:
 
     llama_supports_gpu_offload would say yes for a build that only could have such workers.
     """
-    found = [device for device in describe_devices() if device["type"] in ("gpu", "igpu")]
-    return any(not device["backend"].startswith("RPC") for device in found)
+    base = base_library()
+    for pointer in _pointers():
+        # Not its memory: a worker would be asked over the network.
+        backend = base.ggml_backend_reg_name(base.ggml_backend_dev_backend_reg(pointer)) or b""
+        is_gpu = base.ggml_backend_dev_type(pointer) in (TYPES.index("gpu"), TYPES.index("igpu"))
+        if is_gpu and not backend.startswith(b"RPC"):
+            return True
+    return False
+
+
+def device_names() -> list[str]:
+    """The names of all devices, without asking them for more."""
+    base = base_library()
+    return [(base.ggml_backend_dev_name(pointer) or b"").decode(errors="replace") for pointer in _pointers()]
 
 
 def backend_names() -> list[str]:

@@ -19,6 +19,7 @@ from interns1_local.engine.devices import (
     backend_names,
     base_library,
     describe_devices,
+    device_names,
     device_pointer,
     registry_library,
 )
@@ -53,22 +54,19 @@ def check() -> int:
     return 0 if {*backend_names()} - DEFAULT_BACKENDS else BUILT_WITHOUT
 
 
-def add_workers(endpoints: Sequence[str]) -> list[dict[str, Any]]:
-    """Connect to `host:port` each, and give their devices in that order, as `describe_devices` describes them.
+def add_workers(endpoints: Sequence[str]) -> list[str]:
+    """Connect to `host:port` each, and give the names of their devices in that order.
 
     Who cannot be reached ends this process: see runners/rpc_protocol, which looks first. Unsupported without RPC.
     """
     add = _function("ggml_backend_rpc_add_server", ctypes.c_void_p, (ctypes.c_char_p,))
-    names = []
+    start = len(device_names())
     for endpoint in endpoints:
-        before = {device["name"] for device in describe_devices()}
         registry = add(endpoint.encode())
         if not registry:
             raise LoadError(f"the RPC worker {endpoint} has no devices")
         registry_library().ggml_backend_register(registry)
-        names += [device["name"] for device in describe_devices() if device["name"] not in before]
-    known = {device["name"]: device for device in describe_devices()}
-    return [known[name] for name in names]
+    return device_names()[start:]
 
 
 def serve(endpoint: str, n_threads: int, cache: str, devices: Sequence[str]) -> None:

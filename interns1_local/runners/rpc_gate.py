@@ -26,6 +26,10 @@ START_SECONDS = 60.0
 FIRST_WORD_SECONDS = 60.0
 BUFFER_BYTES = 1 << 20
 MAX_CLIENTS = 32
+# Processes of clients that left, kept for the next ones.
+SPARES = 2
+# A client that stays so long is told of.
+STAY_SECONDS = 1.0
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 _BUILT_WITHOUT = 3
 
@@ -84,7 +88,7 @@ class RpcGate:
         self._options = options
         self._say = say
         self._lock = threading.Lock()
-        self._spare: _Process | None = None
+        self._spares: list[_Process] = []
         self._running: set[_Process] = set()
         self._closed = False
         try:
@@ -102,7 +106,7 @@ class RpcGate:
     def run(self) -> None:
         """Accept clients until `close`. InternS1Error when llama.cpp cannot serve at all."""
         with self._lock:
-            self._spare = self._start()
+            self._spares.append(self._start())
         while not self._closed:
             try:
                 connection, peer = self._listener.accept()
@@ -122,13 +126,13 @@ class RpcGate:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
-            processes = [*self._running, *([self._spare] if self._spare else [])]
-            self._spare = None
+            processes = [*self._running, *self._spares]
+            self._spares = []
         for process in processes:
             process.end()
 
     def _serve(self, connection: socket.socket, address: str) -> None:
-        process = None
+        process, said = None, threading.Event()
         with connection:
             try:
                 # Who only looks whether somebody is here takes no process.
@@ -136,57 +140,63 @@ class RpcGate:
                 if not connection.recv(1, socket.MSG_PEEK):
                     return
                 connection.settimeout(None)
-                process = self._take()
-                if process is None:
-                    self._say(f"refused {address}: {MAX_CLIENTS} clients are here already")
-                    return
-                self._say(f"{address} connected (process {process.pid})")
-                with socket.create_connection(("127.0.0.1", process.port), 10) as inner:
-                    inner.settimeout(None)
+                process, inner = self._take()
+                # llama.cpp's client comes and goes a few times before it stays.
+                timer = threading.Timer(STAY_SECONDS, self._say_connected, (address, process, said))
+                timer.daemon = True
+                timer.start()
+                with inner:
                     _join(connection, inner)
+                timer.cancel()
             except (OSError, InternS1Error) as error:
                 self._say(f"{address}: {error}")
-            finally:
-                if process is not None:
-                    self._release(process, address)
+        if process is not None:
+            self._release(process, address, said.is_set())
 
-    def _take(self) -> _Process | None:
+    def _say_connected(self, address: str, process: _Process, said: threading.Event) -> None:
+        said.set()
+        self._say(f"{address} connected (process {process.pid})")
+
+    def _take(self) -> tuple[_Process, socket.socket]:
+        """A process that nobody uses, and a connection to it."""
         with self._lock:
-            if len(self._running) >= MAX_CLIENTS or self._closed:
-                return None
-            process, self._spare = self._spare, None
-            if process is None or not process.alive:
-                if process is not None:
-                    self._say(
-                        f"the waiting process {process.pid} had ended ({process.ending}); another one was started"
-                    )
-                process = self._start()
-            self._running.add(process)
-            return process
+            while True:
+                if len(self._running) >= MAX_CLIENTS or self._closed:
+                    raise InternS1Error(f"refused: {MAX_CLIENTS} clients are here already")
+                process = self._spares.pop() if self._spares else self._start()
+                try:
+                    inner = socket.create_connection(("127.0.0.1", process.port), 10)
+                except OSError:
+                    self._say(f"the waiting process {process.pid} had ended ({process.ending}); another one is started")
+                    process.end()
+                    continue
+                inner.settimeout(None)
+                self._running.add(process)
+                return process, inner
 
-    def _release(self, process: _Process, address: str) -> None:
-        # A process that crashes closes its connection a moment before it is gone.
-        crashed = process.ended_within(0.5)
+    def _release(self, process: _Process, address: str, was_said: bool) -> None:
         with self._lock:
             self._running.discard(process)
-            keep = not crashed and self._spare is None and not self._closed
+            keep = len(self._spares) < SPARES and not self._closed
             if keep:
-                self._spare = process
-        if self._closed:
-            return
-        if crashed:
+                self._spares.append(process)
+        # A process that crashes closes its connection a moment before it is gone.
+        if process.ended_within(0.5) and not self._closed:
             self._say(f"the process {process.pid} for {address} ended ({process.ending}); another one is started")
-            self._refill()
-        else:
+            self._replace(process)
+            return
+        if was_said:
             self._say(f"{address} left")
-            if not keep:
-                process.end()
+        if not keep:
+            process.end()
 
-    def _refill(self) -> None:
+    def _replace(self, process: _Process) -> None:
         with self._lock:
-            if self._spare is None and not self._closed:
+            if process in self._spares:
+                self._spares.remove(process)
+            if not self._spares and not self._closed:
                 try:
-                    self._spare = self._start()
+                    self._spares.append(self._start())
                 except InternS1Error as error:
                     self._say(error.message)
 

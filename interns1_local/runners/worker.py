@@ -310,9 +310,10 @@ class Worker:
 
 def _spread(options: EngineOptions, endpoints: Sequence[str], facts: ModelFacts, model_bytes: int) -> EngineOptions:
     """`options` with the layers on other machines' devices and this one's GPUs, by their free memory."""
-    devices = [*add_workers(endpoints)]
-    names = {device["name"] for device in devices}
-    devices += [found for found in describe_devices() if found["type"] == "gpu" and found["name"] not in names]
+    workers = add_workers(endpoints)
+    known = {device["name"]: device for device in describe_devices()}
+    devices = [known[name] for name in workers]
+    devices += [found for found in known.values() if found["type"] == "gpu" and found["name"] not in workers]
     blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
     placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
     layers = options.n_gpu_layers if options.n_gpu_layers >= 0 else placement.n_layers

@@ -94,6 +94,8 @@ def test_a_worker_that_goes_away_in_mid_answer(victim: str, nano_gguf: Callable[
         try:
             async with aclosing(runner.generate(GenerateRequest(PROMPT, GREEDY, 900))) as chunks:
                 await anext(chunks)
+                while not worker.serving_pids():
+                    await anext(chunks)
                 pids = worker.serving_pids()
                 # The command's end closes the processes that serve; kill -9 is what a crash is.
                 if victim == "the command":
