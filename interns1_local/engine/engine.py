@@ -14,7 +14,6 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
-from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
@@ -151,10 +150,8 @@ class Engine:
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
-            # RPC workers hold layers, not pictures.
-            use_gpu = options.n_gpu_layers != 0 and has_local_gpu()
-            size = options.image_cache_bytes
-            self.vision = VisionEncoder(mmproj_path, self.model, options.n_threads, use_gpu, size)
+            vision = options.n_threads, options.n_gpu_layers != 0, options.image_cache_bytes
+            self.vision = VisionEncoder(mmproj_path, self.model, *vision)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
         least = SHORTEST_STORED if files else 0

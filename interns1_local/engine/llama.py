@@ -135,11 +135,10 @@ class Model:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-        kept = [] if placement is None else placement.put_into(params)
+        self._pointed_to = placement.put_into(params) if placement else []
         progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
         params.progress_callback = progress
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        del kept
         if not self.pointer:
             raise LoadError(f"llama.cpp cannot load {path}{native_log.complaints()}")
         self._adapter = None if adapter_path is None else Adapter(self.pointer, adapter_path)

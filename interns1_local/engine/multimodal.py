@@ -18,6 +18,7 @@ import numpy.typing as npt
 from llama_cpp import mtmd_cpp
 
 from interns1_local.engine import native_log
+from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
@@ -43,7 +44,8 @@ class VisionEncoder:
         """What is remembered is for all requests, and takes at most `cache_bytes`, or one tile."""
         native_log.forget()
         params = mtmd_cpp.mtmd_context_params_default()
-        params.use_gpu = use_gpu
+        # RPC workers hold layers, not pictures.
+        params.use_gpu = use_gpu and has_local_gpu()
         params.n_threads = max(1, n_threads)
         params.print_timings = False
         params.warmup = False

@@ -47,11 +47,13 @@ def how_to_build() -> str:
 
 
 def check() -> int:
-    """Say what is missing; BUILT_WITHOUT if a rebuild would bring RPC and take away nothing that somebody chose."""
+    """BUILT_WITHOUT if a rebuild would bring RPC and take away nothing that somebody chose; then that one says how."""
     if has_rpc():
         return 0
+    if not {*backend_names()} - DEFAULT_BACKENDS:
+        return BUILT_WITHOUT
     print(how_to_build(), flush=True)
-    return 0 if {*backend_names()} - DEFAULT_BACKENDS else BUILT_WITHOUT
+    return 0
 
 
 def add_workers(endpoints: Sequence[str]) -> list[str]:

@@ -69,7 +69,7 @@ class UpstreamRunner:
     async def start(
         cls, spec: ModelSpec, settings: Settings, on_progress: Callable[[float], None] | None = None
     ) -> UpstreamRunner:
-        """See that the server may be asked and is there; nothing is loaded. Forbidden and UpstreamError say what to do."""
+        """See that the server may be asked and is there. Forbidden and UpstreamError say what to do."""
         import httpx  # it brings half a command line
 
         upstream = spec.upstream
