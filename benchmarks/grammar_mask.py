@@ -19,7 +19,7 @@ import llama_cpp
 import numpy as np
 
 from interns1_local.engine.grammar import GrammarCompiler, apply_mask
-from interns1_local.engine.llama import SamplerChain
+from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.generation.constraints import Constraint, answer_grammar
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from interns1_local.engine.guide import Guide
-from interns1_local.engine.llama import Context, EngineError, SamplerChain
+from interns1_local.engine.llama import Context, EngineError
+from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import (
     Logits,
     SampledToken,
@@ -58,6 +59,11 @@ class TokenChooser:
 
     def guide(self, request_id: int) -> Guide | None:
         return self._guides.get(request_id)
+
+    def upcoming(self, sequence: Sequence) -> list[int]:
+        """Tokens that the sequence's guide all but forces to come next."""
+        guide = self._guides.get(sequence.id)
+        return [] if guide is None else guide.upcoming()
 
     def end(self, request_id: int) -> None:
         """Forget a request."""

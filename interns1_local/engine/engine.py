@@ -212,7 +212,7 @@ class Engine:
             return outputs
         if self._stored is not None:
             self._stored.restore()
-        self._speculator.draft(self._scheduler.decoding)
+        self._speculator.draft(self._scheduler.decoding, self._chooser.upcoming)
         plan = self._scheduler.schedule(self._pace.prefill_budget)
         self._apply(plan.operations)
         for sequence in plan.admitted:

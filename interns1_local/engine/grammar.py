@@ -99,6 +99,10 @@ class Matcher:
         self._matcher.consume_token(token)
         self._check()
 
+    def forced_bytes(self) -> bytes:
+        """What has to come next, whatever the tokens that spell it."""
+        return b"" if self._matcher.is_error() else bytes(self._matcher.compute_ff_bytes())
+
     def restart(self) -> None:
         """Back to the start of the grammar."""
         self._matcher.reset()

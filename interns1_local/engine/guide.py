@@ -46,19 +46,26 @@ class Marks:
         opening: ids that are the mark of a thought's beginning.
         line_ends: bool[n vocabulary], ids that are line ends and nothing else.
         closing: the ids that end a thought whose budget is spent.
+        encode: the ids that the model would most likely spell a text with; for guesses only.
     """
 
     pieces: Sequence[bytes]
     opening: Ids
     line_ends: Mask
     closing: tuple[int, ...]
+    encode: Callable[[bytes], Sequence[int]] = lambda data: ()
     _found: dict[tuple[str, bytes], Ids] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pieces: Sequence[bytes], closing: Sequence[int]) -> Marks:
+    def of(
+        cls,
+        pieces: Sequence[bytes],
+        closing: Sequence[int],
+        encode: Callable[[bytes], Sequence[int]] = lambda data: (),
+    ) -> Marks:
         opening = np.array([token for token, piece in enumerate(pieces) if piece == OPEN], np.int64)
         line_ends = np.array([_is_line_ends(piece) and bool(piece) for piece in pieces])
-        return cls(pieces, opening, line_ends, tuple(closing))
+        return cls(pieces, opening, line_ends, tuple(closing), encode)
 
     def openers(self, begun: bytes) -> Ids:
         """The ids that go on with the mark of a thought of which `begun` is there."""
@@ -142,6 +149,18 @@ class Guide:
         if self._inside and not self._forced and budget is not None and self.thought_tokens - self._opened >= budget:
             self._force_closing()
         return self._forced[0] if self._forced else None
+
+    def upcoming(self) -> list[int]:
+        """Tokens that most likely come next, as nothing else is allowed; they may be spelled in another way."""
+        if self._forced:
+            return list(self._forced)
+        matcher = None if self._inside or self._strayed or self._opening is not None else self._matcher
+        if matcher is None or (self._after and not self._in_block) or self._may_end_lines():
+            return []
+        data = matcher.forced_bytes()
+        ids = list(self._marks.encode(data)) if data else []
+        # Some vocabularies begin every text with a space.
+        return ids if b"".join(self._marks.pieces[token] for token in ids) == data else []
 
     def instead_of_end(self) -> int | None:
         """What comes when the model would end its answer: inside of a thought, before what a grammar asks for, the

@@ -18,7 +18,8 @@ from interns1_local.engine.adapter import Adapter
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
 from interns1_local.engine.placement import DeviceShares
-from interns1_local.engine.sampling import MAX_SEED, Logits, SamplingParams
+from interns1_local.engine.sampler_chain import SamplerChain
+from interns1_local.engine.sampling import Logits
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
 
 MAX_SEQUENCES = 256
@@ -177,6 +178,14 @@ class Batch:
         # A pointer for each row to its own sequence id.
         base = self.sequences.ctypes.data
         self._sequence_pointers = np.arange(base, base + 4 * capacity, 4, dtype=np.uintp)
+        # The arrays stay where they are; to make a pointer anew takes longer than to fill one in.
+        self._token_pointer = self.tokens.ctypes.data_as(_INT32_PTR)
+        self._pointers = {
+            "pos": self.positions.ctypes.data_as(_INT32_PTR),
+            "n_seq_id": self._ones.ctypes.data_as(_INT32_PTR),
+            "seq_id": self._sequence_pointers.ctypes.data_as(ctypes.POINTER(_INT32_PTR)),
+            "logits": self.outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        }
         self.count = 0
 
     def clear(self) -> None:
@@ -200,12 +209,9 @@ class Batch:
         """The C struct; with `embeddings` these rows take the place of the tokens."""
         return llama_cpp.llama_batch(
             n_tokens=self.count,
-            token=None if embeddings is not None else self.tokens.ctypes.data_as(_INT32_PTR),
+            token=None if embeddings is not None else self._token_pointer,
             embd=None if embeddings is None else embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-            pos=self.positions.ctypes.data_as(_INT32_PTR),
-            n_seq_id=self._ones.ctypes.data_as(_INT32_PTR),
-            seq_id=self._sequence_pointers.ctypes.data_as(ctypes.POINTER(_INT32_PTR)),
-            logits=self.outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            **self._pointers,
         )
 
 
@@ -321,7 +327,7 @@ class Context:
         pointer = llama_cpp.llama_get_logits_ith(self.pointer, index)
         if not pointer:
             raise EngineError(f"llama.cpp has no logits at {index}")
-        address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
+        address = ctypes.addressof(pointer.contents)
         return np.ctypeslib.as_array((ctypes.c_float * self.model.vocab.n_tokens).from_address(address))
 
     def sample(self, chain: SamplerChain, index: int) -> int:
@@ -362,36 +368,6 @@ class Context:
     def _check_output(self, index: int) -> None:
         if index not in self._outputs:
             raise EngineError(f"batch index {index} has no logits")
-
-
-class SamplerChain:
-    """llama.cpp's own samplers for one request, with a random state of their own."""
-
-    def __init__(self, params: SamplingParams, seed: int) -> None:
-        self.pointer = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for sampler in self._samplers(params):
-            llama_cpp.llama_sampler_chain_add(self.pointer, sampler)
-        # The chain must end in one that chooses: without, C aborts.
-        llama_cpp.llama_sampler_chain_add(self.pointer, llama_cpp.llama_sampler_init_dist(seed % (MAX_SEED + 1)))
-
-    @staticmethod
-    def _samplers(params: SamplingParams) -> list[Any]:
-        samplers = []
-        if params.top_k > 0:
-            samplers.append(llama_cpp.llama_sampler_init_top_k(min(params.top_k, 2**31 - 1)))
-        if 0 < params.typical_p < 1:
-            samplers.append(llama_cpp.llama_sampler_init_typical(params.typical_p, 1))
-        if params.top_p < 1:
-            samplers.append(llama_cpp.llama_sampler_init_top_p(max(params.top_p, 0.0), 1))
-        if params.min_p > 0:
-            samplers.append(llama_cpp.llama_sampler_init_min_p(min(params.min_p, 1.0), 1))
-        samplers.append(llama_cpp.llama_sampler_init_temp(params.temperature))
-        return samplers
-
-    def close(self) -> None:
-        if self.pointer:
-            llama_cpp.llama_sampler_free(self.pointer)
-            self.pointer = None
 
 
 def _report(on_progress: Callable[[float], None] | None, value: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -161,8 +161,9 @@ class StepCosts:
     def observe(self, width: int, seconds: float) -> None:
         """A step with `width` tokens took `seconds`."""
         self._tick += 1
-        for old in [w for w, tick in self._seen_at.items() if self._tick - tick > STALE]:
-            del self._observed[old], self._median[old], self._seen_at[old]
+        if self._tick % STALE_BASE == 0:
+            for old in [w for w, tick in self._seen_at.items() if self._tick - tick > STALE]:
+                del self._observed[old], self._median[old], self._seen_at[old]
         observed = self._observed.setdefault(width, deque(maxlen=OBSERVATIONS))
         observed.append(seconds)
         self._median[width] = statistics.median(observed)
@@ -192,13 +193,15 @@ class StepCosts:
 
 def _first_chances() -> list[float]:
     """Of matches by their length: of long ones much is hoped, of short ones little until they proved right. Then of a
-    draft model by how sure it is, and of a draft model as a whole."""
+    draft model by how sure it is, and of a draft model as a whole. Then of what a guide all but forces, and of its last
+    token, which often goes on with what is free again."""
     matches = [0.0, 0.0] + [min(0.9, 0.15 + 0.1 * length) for length in range(2, LONGEST_MATCH + 1)]
-    return [*matches, *((level + 0.5) / SURE_LEVELS for level in range(SURE_LEVELS)), 0.7]
+    return [*matches, *((level + 0.5) / SURE_LEVELS for level in range(SURE_LEVELS)), 0.7, 0.9, 0.5]
 
 
 SURE_KINDS = LONGEST_MATCH + 1
 MODEL_KIND = SURE_KINDS + SURE_LEVELS
+FORCED_KIND, LAST_FORCED_KIND = MODEL_KIND + 1, MODEL_KIND + 2
 
 
 @dataclass(eq=False, slots=True)
@@ -217,7 +220,7 @@ class _Request:
         """Compare the last guess, whether it was computed or not, with what has come."""
         for token, wanted, kind in zip(self.tokens, keys[self.place :], self.kinds, strict=False):
             self.trials.note(kind, token == wanted)
-            if kind >= SURE_KINDS:
+            if SURE_KINDS <= kind < MODEL_KIND:
                 self.trials.note(MODEL_KIND, token == wanted)
             if token != wanted:
                 break
@@ -258,13 +261,16 @@ class Speculator:
         sequence.n_accepted += n_accepted
         sequence.draft = ()
 
-    def draft(self, sequences: list[Sequence]) -> None:
-        """Set the drafts of `sequences`, which are all that the next step decodes."""
+    def draft(self, sequences: list[Sequence], upcoming: Callable[[Sequence], list[int]] = lambda sequence: []) -> None:
+        """Set the drafts of `sequences`, which are all that the next step decodes.
+
+        `upcoming` gives the tokens that a sequence's guide all but forces to come next.
+        """
         chances: list[Chances] = []
         for sequence in sequences:
             sequence.draft = ()
             request = self._requests.get(sequence.id)
-            chances.append(() if request is None else self._look_up(sequence, request))
+            chances.append(() if request is None else self._look_up(sequence, request, upcoming))
         if self._source is not None:
             self._ask(self._source, sequences, chances)
         if not any(chances):
@@ -276,13 +282,18 @@ class Speculator:
     def _lengths(self, chances: list[Chances], round_seconds: float = 0.0) -> list[int]:
         return best_lengths(chances, self._n_outputs - len(chances), self._costs, round_seconds)
 
-    def _look_up(self, sequence: Sequence, request: _Request) -> Chances:
-        """The chances of what the sequence itself suggests."""
+    def _look_up(self, sequence: Sequence, request: _Request, upcoming: Callable[[Sequence], list[int]]) -> Chances:
+        """The chances of what the sequence itself and its guide suggest."""
         request.learn(sequence.keys)
         room = self._room(sequence, request)
-        if room < 1 or request.speculation.mode == "draft":
+        if room < 1:
             return ()
-        length, following = request.index.find(sequence.keys, room)
+        length, following = 0, list[int]()
+        if request.speculation.mode != "draft":
+            length, following = request.index.find(sequence.keys, room)
+        forced = upcoming(sequence)
+        if forced and following[:1] != forced[:1]:
+            return request.guess(self._usable(forced[:room]), [FORCED_KIND] * (len(forced) - 1) + [LAST_FORCED_KIND])
         kinds = [min(length + ahead, LONGEST_MATCH) for ahead in range(len(following))]
         return request.guess(self._usable(following), kinds)
 

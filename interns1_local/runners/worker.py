@@ -207,7 +207,9 @@ class Worker:
         if self._marks is None:
             pieces = [self._codec.token_bytes(token, False) for token in range(self._engine.model.vocab.n_tokens)]
             closing = self._codec.encode(f"\n{CLOSE.decode()}\n\n")
-            self._marks = Marks.of(pieces, [token for token in closing if isinstance(token, int)])
+            closing_ids = [token for token in closing if isinstance(token, int)]
+            encode = self._engine.model.vocab.encode
+            self._marks = Marks.of(pieces, closing_ids, lambda data: encode(data.decode("utf-8", "ignore")))
         matcher = None
         if request.grammar is not None:
             if self._grammars is None:

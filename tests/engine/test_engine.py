@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
-from interns1_local.engine.llama import Batch, EngineError, Model, SamplerChain
+from interns1_local.engine.llama import Batch, EngineError, Model
+from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, ContextOverflow, LoadError, Unsupported
 

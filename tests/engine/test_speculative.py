@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
+from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import Guide, Marks, ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Sequence, Tile
@@ -224,6 +225,24 @@ def test_a_guide_is_followed_inside_of_guesses(engine: Engine, steps_cost_nothin
     assert guessed.ids == without.ids
     assert guessed.usage.thought_tokens == without.usage.thought_tokens > 0
     assert guessed.finish == "length" and len(guessed.ids) < 30
+
+
+def test_what_a_grammar_forces_is_guessed(engine: Engine, steps_cost_nothing: None) -> None:
+    vocab = engine.model.vocab
+    pieces = [text.replace("Ġ", " ").replace("Ċ", "\n").encode() for text in vocab.tokens]
+    marks = Marks.of(pieces, [0], lambda data: vocab.encode(data.decode()))
+    grammar = GrammarCompiler(pieces, [], vocab.eog_ids)
+    prompt = question(engine, QUESTIONS[0])
+    answers = []
+    for speculation in (OFF, Speculation("draft")):
+        matcher = grammar.matcher('start: "the quick brown fox " ("jumps" | "sleeps") " over the lazy dog"')
+        guide = Guide(ThoughtRules(), marks, matcher)
+        answers += run(engine, [EngineRequest(1, prompt, GREEDY, 90, guide, speculation=speculation)])
+    without, guessed = answers
+    assert guessed.ids == without.ids and guessed.finish == without.finish == "stop"
+    text = b"".join(pieces[token] for token in guessed.ids)
+    assert text.startswith(b"the quick brown fox ") and text.endswith(b" over the lazy dog")
+    assert guessed.accepted > 3
 
 
 def test_pictures_are_never_guessed(make_engine: Callable[..., Engine], steps_cost_nothing: None) -> None:
