@@ -96,7 +96,9 @@ def _tagged(text: str) -> Iterator[tuple[int, int, str, str]]:
 
 def _untagged(text: str, start: int, end: int) -> Iterator[dict[str, Any]]:
     piece = text[start:end]
-    spans = [("smiles", *span) for span in find_molecules(piece, accepts_by_rules)]
+    # Bold in Markdown, where a molecule could have two bare atoms, which none that people write has.
+    plain = piece.replace("**", "  ")
+    spans = [("smiles", *span) for span in find_molecules(plain, accepts_by_rules)]
     spans += [("fasta", *span) for span in find_sequences(piece) if not _overlaps(span, spans)]
     for kind, first, last in sorted(spans, key=lambda span: span[1]):
         place = {"start": start + first, "end": start + last}

@@ -6,10 +6,13 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from interns1_local.config import Settings
@@ -48,27 +51,37 @@ def backend() -> FakeBackend:
 
 @pytest.fixture
 def client(store: ModelStore, backend: FakeBackend) -> Iterator[TestClient]:
-    with TestClient(_app(store, backend), raise_server_exceptions=False, base_url="http://127.0.0.1:11434") as client:
+    with TestClient(
+        make_app(store, backend), raise_server_exceptions=False, base_url="http://127.0.0.1:11434"
+    ) as client:
         yield client
 
 
 @pytest.fixture
 def live_url(store: ModelStore, backend: FakeBackend) -> Iterator[str]:
     """The same server under uvicorn on a free port."""
-    config = uvicorn.Config(_app(store, backend), port=0, log_level="error", timeout_graceful_shutdown=1)
+    with live(make_app(store, backend)) as url:
+        yield url
+
+
+@contextmanager
+def live(app: Starlette) -> Iterator[str]:
+    """The address of `app` under uvicorn on a free port."""
+    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
-def _app(store: ModelStore, backend: FakeBackend):  # type: ignore[no-untyped-def]
-    settings = Settings(models_dir=store.root, noprune=True)
+def make_app(store: ModelStore, backend: FakeBackend, **choices: Any) -> Starlette:
+    settings = Settings(models_dir=store.root, noprune=True, **choices)
     scheduler = ModelScheduler(settings, resolver(store), start_runner=backend.start)
     return create_app(settings, store, scheduler)

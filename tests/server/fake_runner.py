@@ -113,6 +113,8 @@ class FakeBackend:
         self.closed: list[str] = []
         self.ended = 0
         self.checks_length = False
+        # While it is a number, models that start stay at this share of their way into memory.
+        self.stuck_at: float | None = None
         # Tokens guessed ahead in each answer, and how many of them came true.
         self.drafts = (0, 0)
 
@@ -121,6 +123,9 @@ class FakeBackend:
 
     async def start(self, spec: ModelSpec, settings: Settings, on_progress: Any = None) -> FakeRunner:
         self.started.append(spec)
+        while self.stuck_at is not None:
+            on_progress(self.stuck_at)
+            await asyncio.sleep(0.01)
         return FakeRunner(spec, self)
 
     @property

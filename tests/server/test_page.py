@@ -138,6 +138,7 @@ def test_bad_requests_for_tiles(client: TestClient, body: dict[str, Any], said: 
         (f"é𝔸 {ASPIRIN}.", [("smiles", ASPIRIN, False)]),
         ("<SMILES> CCO </SMILES> and <IUPAC>ethanol</IUPAC>", [("smiles", "CCO", True), ("iupac", "ethanol", True)]),
         ("<FASTA>MKV</FASTA>" + "M" * 30, [("fasta", "MKV", True), ("fasta", "M" * 30, False)]),
+        (f"**{ASPIRIN}**", [("smiles", ASPIRIN, False)]),
         ("<SMILES>CCO", []),
         ("<SMILES><FASTA>MK</FASTA></SMILES>", [("fasta", "MK", True)]),
         ("<SMILES></SMILES>Words only.", []),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"
 )
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-Open = Callable[..., "playwright.Page"]
+Open = Callable[..., Any]
 
 
 # For one file of tests: while it runs, no other test of this process could start an event loop.
@@ -33,30 +35,60 @@ def browser() -> Iterator[playwright.Browser]:
 def open_page(browser: playwright.Browser, live_url: str) -> Iterator[Open]:  # noqa: F811
     """`open_page(locale="zh-CN", ...)` -> the page, ready, in a fresh profile. An error in its console fails the test.
 
-    `page.asked` lists the addresses that it asked for.
+    `page.asked` lists the addresses that it asked for, all of them its server's; `page.problems` its errors.
     """
     contexts: list[playwright.BrowserContext] = []
     problems: list[str] = []
+    asked: list[str] = []
+    own = ["data:", "blob:"]
 
-    def get(path: str = "/", url: str = live_url, model: str = "tiny:latest", **options: object) -> playwright.Page:
-        options = {"locale": "en-US", "viewport": {"width": 1100, "height": 760}, **options}
-        context = browser.new_context(**options)  # type: ignore[arg-type]
+    def get(url: str = live_url, model: str = "tiny:latest", ready: bool = True, **options: Any) -> Any:
+        context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1100, "height": 760}, **options})
         context.set_default_timeout(15000)
         contexts.append(context)
+        own.append(url)
         page = context.new_page()
-        page.asked = []  # type: ignore[attr-defined]
-        page.on("request", lambda request: page.asked.append(request.url))  # type: ignore[attr-defined]
+        page.asked, page.problems = asked, problems  # type: ignore[attr-defined]
+        page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if _is_problem(said) else None)
-        page.goto(url + path)
-        page.wait_for_selector("html[data-ready]")
-        page.select_option("#model", model)
+        page.goto(url)
+        if ready:
+            page.wait_for_selector("html[data-ready]")
+            page.select_option("#model", model)
         return page
 
     yield get
     for context in contexts:
         context.close()
     assert not problems, problems
+    elsewhere = [url for url in asked if not url.startswith(tuple(own))]
+    assert not elsewhere, elsewhere
+
+
+def ask(page: Any, text: str) -> None:
+    """Write a message and send it."""
+    page.fill("#draft", text)
+    page.press("#draft", "Enter")
+
+
+def see(page: Any, text: str, where: str = ".text") -> None:
+    """Wait until a text is there."""
+    page.locator(where).get_by_text(text).last.wait_for()
+
+
+def rest(page: Any) -> None:
+    """Wait until the last answer is whole and drawn."""
+    page.wait_for_selector("body:not(.running)")
+    page.wait_for_load_state("networkidle")
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
+    deadline = time.monotonic() + 15
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"not in 15 seconds: {expression}"
+        page.wait_for_timeout(30)
 
 
 def _is_problem(said: playwright.ConsoleMessage) -> bool:

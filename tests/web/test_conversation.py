@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.fake_runner import FakeBackend
-from tests.web.conftest import Open
-
-
-def ask(page: Any, text: str) -> None:
-    page.fill("#draft", text)
-    page.press("#draft", "Enter")
-
-
-def see(page: Any, text: str, where: str = ".text") -> None:
-    page.locator(where).get_by_text(text).last.wait_for()
+from tests.web.conftest import Open, ask, see
 
 
 def answers(page: Any) -> list[str]:

@@ -231,6 +231,7 @@ function showThink() {
   byId('think-label').hidden = !models.can('thinking');
 }
 
+document.querySelector('.skip').addEventListener('click', (event) => { event.preventDefault(); draft.focus(); });
 byId('new-chat').addEventListener('click', newChat);
 byId('stop').addEventListener('click', () => { stop(); draft.focus(); });
 byId('open-settings').addEventListener('click', toggleSettings);

@@ -7,6 +7,8 @@ import { loadScript } from './load_script.js';
 
 const OPEN = '\uE000';
 const CLOSE = '\uE001';
+// Longer texts are shown as they are.
+const LONGEST = 400000;
 const TAGS = ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'li', 'blockquote', 'pre', 'code', 'em', 'strong', 'del', 'a', 'img', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'span', 'div', 'input'];
 const ATTRIBUTES = ['href', 'src', 'alt', 'title', 'start', 'align', 'class', 'type', 'checked', 'disabled'];
 const CLASSES = /^(math-inline|math-block|language-[\w+#.-]{1,32})$/;
@@ -30,8 +32,14 @@ export function loadMarkdown() {
 
 // `spans` is [{start, end, ...}] in UTF-16; `place(span)` makes the element that stands for one.
 export async function render(text, spans = [], place = null) {
+  if (text.length > LONGEST) return plain(text);
   const { parser, purify } = await loadMarkdown();
-  const html = parser.parse(withMarks(text, spans));
+  let html;
+  try {
+    html = parser.parse(withMarks(text, spans));
+  } catch {
+    return plain(text); // nested deeper than the parser's stack
+  }
   const fragment = purify.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true });
   putBack(fragment, spans, text, place);
   for (const link of fragment.querySelectorAll('a')) Object.assign(link, { target: '_blank', rel: 'noopener noreferrer nofollow' });
@@ -44,6 +52,12 @@ export async function render(text, spans = [], place = null) {
   }
   const formulas = fragment.querySelectorAll('.math-inline, .math-block');
   if (formulas.length) (await import('./math.js')).renderFormulas(formulas);
+  return fragment;
+}
+
+function plain(text) {
+  const fragment = document.createDocumentFragment();
+  fragment.append(h('p', { class: 'plain' }, text));
   return fragment;
 }
 

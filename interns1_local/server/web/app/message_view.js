@@ -116,7 +116,7 @@ function thoughtView() {
     const over = node.thinkSeconds !== undefined;
     const seconds = over ? node.thinkSeconds : (performance.now() - (node.thinkStart ?? performance.now())) / 1000;
     const tokens = node.stats?.thinking_count ?? node.thinkPieces ?? 0;
-    label.textContent = t(over || !node.running ? 'thought_for' : 'thinking_for', { seconds: number(seconds, seconds < 1 ? 2 : seconds < 10 ? 1 : 0), tokens: number(tokens) });
+    label.textContent = t(over || !node.running ? 'thought_for' : 'thinking_for', { seconds: number(Math.max(seconds, 0.01), seconds < 1 ? 2 : seconds < 10 ? 1 : 0), tokens: number(tokens) });
     box.classList.toggle('running', Boolean(node.running) && !over);
   };
   return { box, show };
@@ -188,11 +188,12 @@ async function verdict(node) {
 function statsText({ stats, stopped, model, role }) {
   if (role !== 'assistant') return '';
   const parts = [];
+  const speed = stats?.eval_count / (stats?.eval_duration / 1e9);
   if (stopped) parts.push(t('stopped'));
   if (stats?.cut) parts.push(t('cut'));
   if (stats?.messages_dropped) parts.push(t('dropped', { count: stats.messages_dropped }));
   if (stats?.eval_count) parts.push(t('tokens', { count: number(stats.eval_count) }));
-  if (stats?.eval_count && stats.eval_duration) parts.push(t('speed', { speed: number(stats.eval_count / (stats.eval_duration / 1e9), 1) }));
+  if (Number.isFinite(speed)) parts.push(t('speed', { speed: number(speed, speed < 100 ? 1 : 0) }));
   if (model) parts.push(model.replace(/:latest$/, ''));
   return parts.join(' · ');
 }

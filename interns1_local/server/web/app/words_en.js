@@ -137,7 +137,7 @@ export default {
   system_hint: "How the model is to answer",
   parameters: "Parameters",
   parameters_hint: "What is empty is the model's own.",
-  model_default: "model's own",
+  model_default: "default",
   no_limit: "no limit",
   about_budget: "Tokens of thought at most",
   about_keep_alive: "How long the model stays in memory",

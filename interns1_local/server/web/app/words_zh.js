@@ -137,7 +137,7 @@ export default {
   system_hint: "希望模型如何回答",
   parameters: "参数",
   parameters_hint: "留空则使用模型自己的值。",
-  model_default: "模型默认",
+  model_default: "默认",
   no_limit: "不限",
   about_budget: "思考的最大词元数",
   about_keep_alive: "模型在内存中保留多久",
