@@ -13,6 +13,7 @@ import click
 
 from interns1_local.commands import terminal_style
 from interns1_local.commands.format import format_seconds
+from interns1_local.commands.keyboard import unseen_typing
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -187,7 +188,7 @@ def stream_answer(client: Client, request: dict[str, Any], writer: AnswerWriter)
     """Ask /api/chat and write the answer. Ctrl-C ends it, and what has come is kept."""
     answer = Answer()
     try:
-        with closing(client.stream("/api/chat", request)) as chunks:
+        with unseen_typing(), closing(client.stream("/api/chat", request)) as chunks:
             for chunk in chunks:
                 answer.add(chunk)
                 writer.write(chunk.get("message") or {})

@@ -46,7 +46,7 @@ _MAX_DEPTH = 20
 def latex_to_text(source: str) -> str:
     """`\\frac{1}{2}\\alpha^2` -> `1/2α²`. What is not known stays as it was written."""
     text = _Reader(source).read()
-    return re.sub(r" *\n *", "\n", re.sub(r"[ \t]{2,}", " ", text)).strip()
+    return re.sub(r" ?\n ?", "\n", re.sub(r"[ \t]+", " ", text)).strip()
 
 
 def raised(text: str) -> str:

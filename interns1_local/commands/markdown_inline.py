@@ -12,6 +12,7 @@ from collections.abc import Callable
 from interns1_local.commands.latex_text import latex_to_text, lowered, raised
 
 MAX_SPAN = 400
+MAX_RUN = 16
 
 Piece = tuple[str, str]
 # The pieces of a span and where it ends; None while it is not decided.
@@ -98,8 +99,8 @@ def _literal(text: str, start: int, count: int = 1) -> Span:
 
 
 def _run(text: str, start: int) -> int:
-    end = start
-    while end < len(text) and text[end] == text[start]:
+    end, most = start, min(len(text), start + MAX_RUN)
+    while end < most and text[end] == text[start]:
         end += 1
     return end - start
 

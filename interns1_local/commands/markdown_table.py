@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
-_DELIMITERS = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*")
+_DELIMITERS = re.compile(r"\|?(\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?")
 _CELL = re.compile(r"(?:\\.|`[^`]*`|[^|\\`]|[\\`])*")
 _GAP = 2
 _LEAST = 6
@@ -21,7 +21,7 @@ _LEAST = 6
 
 def is_delimiter_row(line: str) -> bool:
     """`|---|:--:|`: what makes a table of the line before it."""
-    return "|" in line and _DELIMITERS.fullmatch(line) is not None
+    return "|" in line and _DELIMITERS.fullmatch(line.strip()) is not None
 
 
 class TableBlock:
@@ -31,6 +31,7 @@ class TableBlock:
         self._write = write
         self._size = size
         self._justify = [_justify(cell) for cell in _cells(delimiters)]
+        self._widest = [1] * len(self._justify)
         self._rows = [self._row(header)]
         self._drawn_lines = 0
         self._drawn_size = (0, 0)
@@ -47,7 +48,7 @@ class TableBlock:
         if not self._frozen and self._drawn_lines and (size != self._drawn_size or self._drawn_lines >= size[1] - 2):
             # What stands above the screen, or was broken by the terminal, cannot be drawn again.
             self._frozen = True
-        widths = self._widths(self._rows, size[0])
+        widths = self._widths(size[0])
         if self._frozen:
             self._write("".join(self._lines(self._rows[-1:], widths)))
             return
@@ -63,12 +64,14 @@ class TableBlock:
 
         cells = [Text.assemble(*read_inline(re.sub(r"<br\s*/?>", "\n", cell))) for cell in _cells(line)]
         count = len(self._justify)
-        return (cells + [Text("")] * count)[:count]
+        cells = (cells + [Text("")] * count)[:count]
+        for at, cell in enumerate(cells):
+            self._widest[at] = max(self._widest[at], *(part.cell_len for part in cell.split(allow_blank=True)))
+        return cells
 
-    def _widths(self, rows: list[list[Text]], limit: int) -> list[int]:
+    def _widths(self, limit: int) -> list[int]:
         """As wide as the widest cell of each column; the widest columns give way where the screen is too narrow."""
-        widths = [max(1, *(max((line.cell_len for line in row[at].split()), default=1) for row in rows)) for at in
-                  range(len(self._justify))]  # fmt: skip
+        widths = list(self._widest)
         room = (limit or 10_000) - _GAP * (len(widths) - 1) - 1
         while sum(widths) > room and max(widths) > _LEAST:
             widths[widths.index(max(widths))] -= 1

@@ -20,7 +20,7 @@ class StyledWrap:
         self._word: list[tuple[str, str]] = []
         self._word_cells = self._column = self._space = self._hanging = 0
         self._space_style = ""
-        self._ends_wide = False
+        self._ends_wide = self._goes_on = False
         self._width = columns()
 
     def begin(self, hanging: int) -> None:
@@ -39,11 +39,13 @@ class StyledWrap:
                 self.end(more=True)
             elif character.isspace() and character != "\u00a0":
                 self._flush()
+                self._goes_on = False
                 self._space += 1
                 self._space_style = style
             elif not character.isascii() and self._cells(character) > 1 and character not in _CLOSING:
                 # Chinese text may break anywhere else.
                 self._flush()
+                self._goes_on = False
                 self._append(character, style)
             else:
                 if self._ends_wide and character not in _CLOSING:
@@ -53,6 +55,7 @@ class StyledWrap:
     def end(self, *, more: bool = False) -> None:
         """End the line; with `more`, the next one is a continuation."""
         self._flush()
+        self._goes_on = False
         self._write("\n" + " " * (self._hanging if more else 0))
         self._width = self._columns()
         self._column, self._space = (self._hanging if more else 0), 0
@@ -65,15 +68,21 @@ class StyledWrap:
         cells = self._cells(character)
         self._word_cells += cells
         self._ends_wide = not character.isascii() and cells > 1
+        if self._word_cells >= self._width:
+            # Too long for any line: it is shown as it comes.
+            self._flush(more=True)
 
-    def _flush(self) -> None:
+    def _flush(self, *, more: bool = False) -> None:
         """The waiting word, on a line where it fits; spaces at a line's end are left out."""
         if not self._word:
             return
         at_start = self._column + self._space <= self._hanging
-        if not at_start and self._column + self._space + self._word_cells > self._width:
+        goes_on, self._goes_on = self._goes_on and not self._space, more
+        if not at_start and not goes_on and self._column + self._space + self._word_cells > self._width:
             self._write("\n" + " " * self._hanging)
             self._column = self._hanging
+            # Whoever makes the window narrower meanwhile sees it at the next line.
+            self._width = self._columns()
         elif self._space:
             self._write(self._paint(" " * self._space, self._space_style))
             self._column += self._space
@@ -81,8 +90,8 @@ class StyledWrap:
             self._write(self._paint(text, style))
         self._column += self._word_cells
         if self._column > self._width:
-            # The terminal has broken a word that is longer than a line.
-            self._column %= self._width
+            # The terminal has broken a word that is longer than a line; no line end of ours may come into it.
+            self._column = (self._column - 1) % self._width + 1
         self._word, self._word_cells, self._space, self._ends_wide = [], 0, 0, False
 
     @staticmethod

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from interns1_local.tokenizer.smiles import accepts_by_rules, find_molecules
 
 # The tags of Intern-S1's vocabulary; what stands in the other ones is no molecule in SMILES, whatever it looks like.
-_TAGGED = re.compile(r"<(SMILES|IUPAC|FASTA|MOLFORMULA)>(.*?)</\1>", re.DOTALL)
+_OPEN = re.compile(r"<(SMILES|IUPAC|FASTA|MOLFORMULA)>")
 
 
 class ShownMolecule(NamedTuple):
@@ -23,15 +24,30 @@ def shown_molecules(text: str) -> list[ShownMolecule]:
     """In the order of the text. The rules decide on those without a tag, so that no RDKit is needed to find them."""
     found = []
     position = 0
-    for tagged in _TAGGED.finditer(text):
-        found += _untagged(text, position, tagged.start())
-        inside = tagged.group(2)
-        if tagged.group(1) == "SMILES" and inside.strip():
-            start = tagged.start(2) + len(inside) - len(inside.lstrip())
+    for name, start, end in _tagged(text):
+        found += _untagged(text, position, start - len(name) - 2)
+        inside = text[start:end]
+        if name == "SMILES" and inside.strip():
+            start += len(inside) - len(inside.lstrip())
             end = start + len(inside.strip())
             found.append(ShownMolecule(start, end, text[start:end]))
-        position = tagged.end()
+        position = end
     return found + _untagged(text, position, len(text))
+
+
+def _tagged(text: str) -> Iterator[tuple[str, int, int]]:
+    """(tag, start, end) of what stands between tags. A tag that is not closed is text."""
+    never_closed = set()
+    position = 0
+    while opened := _OPEN.search(text, position):
+        name, position = opened.group(1), opened.end()
+        end = -1 if name in never_closed else text.find(f"</{name}>", position)
+        if end < 0:
+            # Nor is any later one; not to look for it again keeps this linear in the text.
+            never_closed.add(name)
+        else:
+            yield name, position, end
+            position = end
 
 
 def _untagged(text: str, start: int, end: int) -> list[ShownMolecule]:

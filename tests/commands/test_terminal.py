@@ -153,7 +153,10 @@ def test_ctrl_c_and_a_server_that_dies_leave_the_chat(fake: FakeServer, tmp_path
         terminal.keys("Enter")
         terminal.wait_for("on and on", times=4)
         terminal.resize(50)
-        terminal.wait_for("on and on", times=40)
+        terminal.type("typed too early")
+        screen = terminal.wait_for("on and on", times=60)
+        assert "early" not in screen
+        assert 30 < len([line for line in screen.splitlines() if line][-2]) <= 50
         terminal.keys("C-c")
         assert fake.left.wait(10)
         fake.endless = False

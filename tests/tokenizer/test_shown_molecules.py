@@ -19,6 +19,7 @@ ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
         (f"<IUPAC>{ASPIRIN}</IUPAC> <FASTA>CCCCCCCCCCCC</FASTA> <SMILES></SMILES>", []),
         ("CCO is too short without a tag; (a-b)=(c+d) is none", []),
         ("<SMILES>CCO is not closed", []),
+        (f"<IUPAC><SMILES>C</SMILES><SMILES> {ASPIRIN}", ["C", ASPIRIN]),
         ("", []),
     ],
 )
