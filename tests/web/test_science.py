@@ -39,6 +39,12 @@ def test_molecules(open_page: Open, backend: FakeBackend, monkeypatch: pytest.Mo
     with page.expect_download() as download:
         card.get_by_role("button", name="Save").click()
     assert download.value.suggested_filename == "C9H8O4.svg"
+    # A whole paragraph is drawn while the next one is written.
+    backend.enqueue(f"x</think>First {ASPIRIN}.\n\n", "Then ", "<hang>")
+    ask(page, "More")
+    page.locator(".assistant.running .molecule").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    rest(page)
     # Where nothing draws, the text stays and says how to get drawings.
     monkeypatch.setattr(molecule_drawing, "find_spec", lambda name: None)
     page.locator("#new-chat").click()

@@ -38,15 +38,28 @@ export class MessageView {
     this.thought?.show(this.node);
     if (this.node.content !== this.drawn) {
       const text = this.node.content;
-      const fragment = await render(text, guess(text), inText);
+      const science = await this.scienceSoFar(text);
+      const fragment = await render(text, science.spans, inText);
       if (this.node.running) {
         this.text.replaceChildren(fragment);
+        if (science.end) (await import('./science_view.js')).addDrawings(this.text, science);
         this.drawn = text;
       }
     }
     this.busy = false;
     this.wait = Math.min(1000, Math.max(40, 3 * (performance.now() - started)));
     if (this.node.running && this.node.content !== this.drawn) this.update();
+  }
+
+  // The server reads the whole paragraphs, a new one at a time; what follows them is guessed.
+  async scienceSoFar(text) {
+    const end = text.lastIndexOf('\n\n') + 1;
+    if (end > (this.read?.end ?? 0) && performance.now() > (this.readNext ?? 0)) {
+      this.read = { end, ...(await scienceOf(text.slice(0, end))) };
+      this.readNext = performance.now() + 1500;
+    }
+    const known = this.read ?? { end: 0, spans: [] };
+    return { ...known, spans: [...known.spans, ...guess(text).filter((span) => span.start >= known.end)] };
   }
 
   async finish() {
