@@ -57,5 +57,6 @@ class Tmux:
         return screen
 
     def _tmux(self, *arguments: str) -> str:
-        done = subprocess.run(["tmux", "-L", self._socket, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout
+        command = ["tmux", "-L", self._socket, *arguments]
+        # Given by name: pytest loads readline, which puts COLUMNS into what is handed down otherwise.
+        return subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=True).stdout
