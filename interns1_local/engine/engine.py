@@ -14,6 +14,7 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
+from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import (
@@ -27,7 +28,6 @@ from interns1_local.engine.llama import (
 )
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.pace import Pace
-from interns1_local.engine.placement import DeviceShares
 from interns1_local.engine.plan import Operation, Plan, Span
 from interns1_local.engine.sampling import (
     SampledToken,
@@ -70,7 +70,7 @@ class EngineOptions:
     # Where sequences are kept that leave the cache, and how much of the disk all together may take.
     prefix_folder: Path | None = None
     prefix_bytes: int = 4 << 30
-    placement: DeviceShares | None = None
+    shares: DeviceShares | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Engine:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options
-        loading = options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path, options.placement
+        loading = options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path, options.shares
         self.model = Model(model_path, *loading)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
@@ -248,7 +248,7 @@ class Engine:
         assert options.draft_path is not None
         return DraftModel(
             options.draft_path, self.model.vocab, self.context.n_ctx, options.n_seq_max, options.n_threads,
-            0 if options.placement else options.n_gpu_layers, options.kv_type, options.use_mmap,
+            0 if options.shares else options.n_gpu_layers, options.kv_type, options.use_mmap,
         )  # fmt: skip
 
     def _take_in(self) -> list[StepOutput]:

@@ -15,9 +15,9 @@ from llama_cpp import llama_cpp
 
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
+from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
-from interns1_local.engine.placement import DeviceShares
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import Logits
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
@@ -129,14 +129,14 @@ class Model:
         use_mmap: bool = True,
         on_progress: Callable[[float], None] | None = None,
         adapter_path: Path | None = None,
-        placement: DeviceShares | None = None,
+        shares: DeviceShares | None = None,
     ) -> None:
         start_backend()
         native_log.forget()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-        self._pointed_to = placement.put_into(params) if placement else []
+        self._pointed_to = shares.put_into(params) if shares else []
         progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
         params.progress_callback = progress
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import describe_devices
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
 from interns1_local.engine.llama import start_backend
-from interns1_local.engine.placement import DeviceShares
 from interns1_local.engine.rpc import add_workers
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
@@ -320,7 +320,7 @@ def _spread(options: EngineOptions, endpoints: Sequence[str], facts: ModelFacts,
     placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
     layers = options.n_gpu_layers if options.n_gpu_layers >= 0 else placement.n_layers
     shares = DeviceShares(tuple(device["name"] for device in devices), placement.split)
-    return replace(options, n_gpu_layers=layers, placement=shares)
+    return replace(options, n_gpu_layers=layers, shares=shares)
 
 
 def connect(address: str) -> socket.socket:
