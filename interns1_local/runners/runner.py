@@ -84,6 +84,7 @@ class Runner:
         # Whether the worker is to be asked, at its end, to write down what it has read.
         self._stores_prefixes = False
         self._rpc: tuple[str, ...] = ()
+        self._rpc_layers: int | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @classmethod
@@ -95,6 +96,8 @@ class Runner:
         runner = cls(replace(spec, options=options), facts)
         runner._progress = on_progress
         runner._rpc = parse_endpoints(",".join(settings.rpc))
+        # As it was asked for: what suits this machine alone says nothing of the others.
+        runner._rpc_layers = spec.options.num_gpu
         for warning in facts.warnings:
             _log.warning("%s: %s", spec.name, warning)
         try:
@@ -262,6 +265,7 @@ class Runner:
             "prefix_bytes": settings.prefix_cache_size << 20,
             "debug": settings.debug,
             "rpc": self._rpc,
+            "rpc_layers": self._rpc_layers,
         }
         await self._send(Frame(header))
         timeout = settings.load_timeout if settings.load_timeout > 0 else None

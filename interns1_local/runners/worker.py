@@ -11,7 +11,7 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ class Worker:
             # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
             check_adapter(engine_options.adapter_path, model_path)
         if header["rpc"]:
-            engine_options = _spread(engine_options, header["rpc"], facts, model_path.stat().st_size)
+            engine_options = _spread(engine_options, header, facts, model_path.stat().st_size)
         with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
@@ -310,15 +310,16 @@ class Worker:
         return entry(sampled.chosen.id, sampled.chosen.logprob, alternatives)
 
 
-def _spread(options: EngineOptions, endpoints: Sequence[str], facts: ModelFacts, model_bytes: int) -> EngineOptions:
+def _spread(options: EngineOptions, header: dict[str, Any], facts: ModelFacts, model_bytes: int) -> EngineOptions:
     """`options` with the layers on other machines' devices and this one's GPUs, by their free memory."""
-    workers = add_workers(endpoints)
+    workers = add_workers(header["rpc"])
     known = {device["name"]: device for device in describe_devices()}
     devices = [known[name] for name in workers]
     devices += [found for found in known.values() if found["type"] == "gpu" and found["name"] not in workers]
     blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
     placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
-    layers = options.n_gpu_layers if options.n_gpu_layers >= 0 else placement.n_layers
+    asked = header["rpc_layers"]
+    layers = placement.n_layers if asked is None or asked < 0 else asked
     shares = DeviceShares(tuple(device["name"] for device in devices), placement.split)
     return replace(options, n_gpu_layers=layers, shares=shares)
 
