@@ -106,8 +106,9 @@ class UpstreamAnswer:
         if thought:
             self._state.thought = True
             events.append(Reasoning(thought))
-        if words:
-            # What follows a call ends it.
+        calling = any(not call.told for call in self._open.values())
+        if words and (words.strip() or not calling):
+            # What follows a call ends it, but for white space, which some send between its pieces.
             events += [*self._closed_calls(), *self._noted(self._parsed(words))]
         calls = delta.get("tool_calls") or []
         if calls:

@@ -182,6 +182,7 @@ def call_delta(index: int, arguments: Any = "", **function: Any) -> dict[str, An
         ([call_delta(0, "", name="f"), call_delta(0, '{"a"'), call_delta(0, ": 1}")], [("f", {"a": 1})], ""),
         ([call_delta(0, '{"a": 1}', name="f"), call_delta(1, None, name="g")], [("f", {"a": 1}), ("g", {})], ""),
         ([call_delta(0, {"a": 1}, name="f")], [("f", {"a": 1})], ""),
+        ([call_delta(0, '{"a"', name="f"), {"content": "\n"}, call_delta(0, ": 1}")], [("f", {"a": 1})], ""),
         ([{"content": "so"}, call_delta(0, '{"a": ', name="f")], [], 'sof({"a": )'),
     ],
 )
