@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ _HELLO, _DEVICE_COUNT, _DEVICE_MEMORY = 14, 15, 11
 # ggml's RPC_CONN_CAPS_SIZE: what a connection could do beside TCP.
 _CAPS = 24
 _MAX_DEVICES = 64
+_MAX_FILES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,38 @@ def is_there(endpoint: str, seconds: float = CONNECT_SECONDS) -> bool:
     with suppress(OSError), socket.create_connection((host, int(port)), seconds):
         return True
     return False
+
+
+def watch_connections(endpoints: Sequence[str]) -> int:
+    """Let this process's connections to the workers break when their machine vanishes without a word; how many.
+
+    llama.cpp would wait for its answer for ever. Its sockets are found by where they lead.
+    """
+    peers = set()
+    for endpoint in endpoints:
+        host, _, port = endpoint.rpartition(":")
+        with suppress(OSError):
+            peers |= {found[4][:2] for found in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)}
+    watched = 0
+    for number in range(3, _MAX_FILES) if peers else ():
+        try:
+            copy = socket.socket(fileno=os.dup(number))
+        except OSError:
+            continue
+        with copy, suppress(OSError, IndexError):
+            if copy.getpeername()[:2] in peers:
+                _break_when_silent(copy)
+                watched += 1
+    return watched
+
+
+def _break_when_silent(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Silent for so long, then asked so often: about half a minute. What a system has not, it leaves out.
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPALIVE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3),
+                        ("TCP_USER_TIMEOUT", 30_000)):  # fmt: skip
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def gone(endpoints: Sequence[str]) -> str:

@@ -37,16 +37,13 @@ from interns1_local.runners.protocol import (
     read_frame,
     request_frame,
 )
-from interns1_local.runners.rpc_protocol import gone, is_there, look_at, parse_endpoints
+from interns1_local.runners.rpc_protocol import gone, look_at, parse_endpoints
 
 LOG_LINES = 200
 SHOWN_LOG_LINES = 12
 CLOSE_SECONDS = 2.0
 # For what a worker has read to be written to files, where settings say so.
 STORE_SECONDS = 3.0
-# How often it is seen whether the machines that hold layers are still there, and how often they may miss.
-WATCH_SECONDS = 10.0
-WATCH_MISSES = 3
 # Texts of one call: others' come between those of a long list, and a client that left is not worked for much longer.
 POOLED_AT_ONCE = 32
 DIED = (
@@ -85,7 +82,6 @@ class Runner:
         self._stores_prefixes = False
         self._rpc: tuple[str, ...] = ()
         self._rpc_layers: int | None = None
-        self._watch: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
@@ -195,8 +191,6 @@ class Runner:
                 with suppress(ProcessLookupError):
                     self._process.kill()
                 await self._process.wait()
-        if self._watch is not None:
-            self._watch.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
@@ -280,20 +274,6 @@ class Runner:
             raise LoadError(f"{spec.name} could not be loaded: {error.message}") from None
         self.context_length = facts["context_length"]
         self._stores_prefixes = settings.prefix_cache_dir is not None
-        if self._rpc:
-            self._watch = asyncio.create_task(self._watch_workers())
-
-    async def _watch_workers(self) -> None:
-        """End the process when another machine vanished without a word: llama.cpp would wait for ever."""
-        missed = dict.fromkeys(self._rpc, 0)
-        while self.alive:
-            await asyncio.sleep(WATCH_SECONDS)
-            for endpoint in self._rpc:
-                missed[endpoint] = 0 if await asyncio.to_thread(is_there, endpoint) else missed[endpoint] + 1
-            if max(missed.values()) >= WATCH_MISSES:
-                with suppress(ProcessLookupError):
-                    self._process.kill()
-                return
 
     async def _ask(self, header: dict[str, Any]) -> Any:
         self._require_alive()

@@ -41,6 +41,7 @@ from interns1_local.runners.protocol import (
     request_from,
 )
 from interns1_local.runners.rpc_placement import place_layers
+from interns1_local.runners.rpc_protocol import watch_connections
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.runners.vision_file import fitting_vision_file
 from interns1_local.store.adapter import check_adapter
@@ -121,6 +122,7 @@ class Worker:
             engine_options = _spread(engine_options, header, facts, model_path.stat().st_size)
         with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
+        watch_connections(header["rpc"])
         self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
         self._tokens_per_tile = self._count_tile_tokens(facts)
 

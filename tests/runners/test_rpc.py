@@ -13,7 +13,7 @@ import pytest
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
 from interns1_local.runners.rpc_gate import GateOptions, RpcGate, allowed, networks
 from interns1_local.runners.rpc_placement import place_layers
-from interns1_local.runners.rpc_protocol import VERSION, gone, look_at, parse_endpoints
+from interns1_local.runners.rpc_protocol import VERSION, gone, look_at, parse_endpoints, watch_connections
 
 GIB = 2**30
 
@@ -138,6 +138,17 @@ def test_workers_that_lie(answer: Callable[[socket.socket], None], message: str)
     with answering(answer) as endpoint, pytest.raises(LoadError, match=message) as refused:
         look_at(endpoint, seconds=0.3)
     assert endpoint in refused.value.message
+
+
+def test_connections_break_when_the_other_machine_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as one, socket.create_connection(("127.0.0.1", port)) as two:
+            assert watch_connections(["127.0.0.1:9", f"localhost:{port}"]) == 2
+            for connection in (one, two):
+                assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert one.fileno() > 0
+    assert watch_connections(()) == 0
 
 
 def test_who_is_gone() -> None:
