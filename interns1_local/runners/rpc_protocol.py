@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -117,14 +118,12 @@ def watch_connections(endpoints: Sequence[str]) -> int:
             peers |= {found[4][:2] for found in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)}
     watched = 0
     for number in range(3, _MAX_FILES) if peers else ():
-        try:
-            copy = socket.socket(fileno=os.dup(number))
-        except OSError:
-            continue
-        with copy, suppress(OSError, IndexError):
-            if copy.getpeername()[:2] in peers:
-                _break_when_silent(copy)
-                watched += 1
+        with suppress(OSError, IndexError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as copy:
+                    if copy.getpeername()[:2] in peers:
+                        _break_when_silent(copy)
+                        watched += 1
     return watched
 
 
