@@ -35,7 +35,7 @@ $(VENV)/.installed: pyproject.toml setup.py Makefile $(wildcard quant/kernels/na
 	@echo "Installing into $(VENV); the first time llama.cpp is built, which takes about 5 minutes on 2 cores."
 	@$(PIP) install --quiet --editable .
 	@# pip keeps built wheels without regard to CMAKE_ARGS: one of an earlier build may have been taken.
-	@$(BIN)/python -m interns1_local.engine.rpc --check || { echo "Building llama.cpp once more, with $(CMAKE_ARGS)."; \
+	@$(if $(findstring GGML_RPC=OFF,$(CMAKE_ARGS)),true,$(BIN)/python -m interns1_local.engine.rpc --check) || { echo "Building llama.cpp once more, with $(CMAKE_ARGS)."; \
 		$(PIP) cache remove "$(subst -,_,$(word 1,$(subst ==, ,$(LLAMA))))-$(word 2,$(subst ==, ,$(LLAMA)))-*" >/dev/null 2>&1 || true; \
 		$(PIP) install --quiet --force-reinstall --no-deps "$(LLAMA)"; }
 	@touch $@
