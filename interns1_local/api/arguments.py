@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     seed: int
     num_predict: int
     num_keep: int
+    shift: bool
     draft_num_predict: int
     num_draft: int
     speculative: Literal["auto", "lookup", "draft", "off"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import Context, EngineError
-from interns1_local.engine.plan import Operation, Remove, Share, Store
+from interns1_local.engine.plan import Cut, Operation, Remove, Share, Store
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -36,6 +36,8 @@ def apply(context: Context, operations: Iterable[Operation], store: Callable[[St
             context.share(operation.source, operation.target, operation.length)
         elif isinstance(operation, Remove):
             context.remove(operation.slot, operation.start)
+        elif isinstance(operation, Cut):
+            cut(context, operation.slot, operation.start, operation.stop)
         elif store is not None:
             store(operation)
 

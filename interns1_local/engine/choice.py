@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from interns1_local.engine.context_shift import cut_range
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import Context, EngineError
 from interns1_local.engine.sampler_chain import SamplerChain
@@ -104,7 +105,8 @@ class TokenChooser:
         described = () if logprobs is None else (describe(logprobs, token, sampling.logprobs or 0),)
         if guide is not None and guide.finished:
             return Choice(token, described, "stop")
-        full = sequence.n_output >= sequence.max_tokens or len(sequence.keys) >= self._n_ctx
+        full = len(sequence.keys) >= self._n_ctx and cut_range(sequence) is None
+        full = full or sequence.n_output >= sequence.max_tokens
         if full or (guide is not None and guide.cut):
             return Choice(token, described, "length")
         return Choice(token, described)

@@ -14,27 +14,16 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
+from interns1_local.engine.context_shift import cut_range
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
-from interns1_local.engine.llama import (
-    MAX_SEQUENCES,
-    Aborted,
-    Batch,
-    CacheFull,
-    Context,
-    EngineError,
-    Model,
-)
+from interns1_local.engine.llama import MAX_SEQUENCES, Aborted, Batch, CacheFull, Context, EngineError, Model
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
 from interns1_local.engine.pace import Pace
-from interns1_local.engine.plan import Operation, Plan, Span
-from interns1_local.engine.sampling import (
-    SampledToken,
-    SamplingParams,
-    check_bias,
-)
-from interns1_local.engine.scheduler import Limits, Scheduler
+from interns1_local.engine.plan import Limits, Operation, Plan, Span
+from interns1_local.engine.sampling import SampledToken, SamplingParams, check_bias
+from interns1_local.engine.scheduler import Scheduler
 from interns1_local.engine.sequence import Prompt, Sequence, Tile
 from interns1_local.engine.speculative import SPECULATE, Speculation, Speculator
 from interns1_local.engine.stored_prefixes import SHORTEST_STORED, StoredPrefixes
@@ -44,6 +33,8 @@ from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Un
 CACHED_SEQUENCES = 24
 SMALLEST_CACHE = 256
 STEP_SECONDS = 0.2
+# An answer that nothing else bounds ends after so many contexts, as Ollama's do.
+MOST_CONTEXTS = 10
 # A cancelled request stops a running computation only when it has more than this in it: shorter ones are soon over.
 LONG_SPAN = 16
 
@@ -87,6 +78,8 @@ class EngineRequest:
     guide: Guide | None = None
     prompt_logprobs: bool = False
     speculation: Speculation = SPECULATE
+    # When the context is full: how much of the beginning stays, -1 the prompt, as the older part goes; None: it ends.
+    keep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +148,8 @@ class Engine:
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
         least = SHORTEST_STORED if files else 0
-        limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, share, self.context.n_outputs, least)
+        tail = share, self.context.n_outputs, least, cache_state.can_shift(self.context)
+        limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, *tail)
         self._scheduler = Scheduler(limits, partial(cache_state.holds_beginning, self.context))
         self._stored = StoredPrefixes(self.context, self._scheduler, self._apply, files) if files else None
         self._pace = Pace(n_batch, STEP_SECONDS)
@@ -267,8 +261,10 @@ class Engine:
         return outputs
 
     def _start(self, request: EngineRequest) -> None:
-        limit = self.n_ctx if request.max_tokens is None else max(request.max_tokens, 0)
+        most = self.n_ctx if request.keep is None else MOST_CONTEXTS * self.n_ctx
+        limit = most if request.max_tokens is None else max(request.max_tokens, 0)
         sequence = Sequence.start(request.id, request.prompt, request.sampling, limit)
+        sequence.keep = request.keep
         if request.prompt_logprobs:
             prompt_scores.start(sequence)
         self._sequences[request.id] = sequence
@@ -364,6 +360,10 @@ class Engine:
             if stop < span.stop:
                 self.context.remove(sequence.slot, stop)
             self._speculator.judge(sequence, len(span.drafted), len(choices) - 1)
+        if len(sequence.keys) >= self.n_ctx and not choices[-1].ends and (places := cut_range(sequence)):
+            # What was indexed to guess from has moved.
+            self._speculator.end(sequence)
+            self._scheduler.cut(sequence, *places)
         outputs = [self._output(sequence, choice) for choice in choices]
         if sequence.scores_prompt:
             outputs[0] = replace(outputs[0], prompt_logprobs=prompt_scores.take(sequence))

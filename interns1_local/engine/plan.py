@@ -8,6 +8,23 @@ from interns1_local.engine.sequence import Keys, PlacedTile, Sequence
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """`n_cells` in the cache, `n_slots` sequence numbers, `max_running` sequences at work, `n_batch` tokens a call."""
+
+    n_cells: int
+    n_slots: int
+    max_running: int
+    n_batch: int
+    share_prefixes: bool = True
+    # Tokens of a call that may have logits; 0: as many as the call has tokens.
+    n_outputs: int = 0
+    # Finished sequences of at least this length are stored before they leave the cache; 0: none is.
+    stored_from: int = 0
+    # Whether what is computed can be moved to other positions.
+    can_shift: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Forget a slot's places from `start` on."""
 
@@ -32,7 +49,16 @@ class Store:
     keys: Keys
 
 
-Operation = Remove | Share | Store
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Forget a slot's places [start, stop), and let those after it take their place."""
+
+    slot: int
+    start: int
+    stop: int
+
+
+Operation = Remove | Share | Store | Cut
 
 
 @dataclass(eq=False, slots=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 
 from interns1_local.engine.cell_pool import CellPool, Cells
-from interns1_local.engine.plan import Operation, Plan, Remove, Share, Span, Store
+from interns1_local.engine.plan import Cut, Limits, Operation, Plan, Remove, Share, Span, Store
 from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
 from interns1_local.engine.sequence import Keys, PlacedTile, Sequence
 
@@ -25,21 +24,6 @@ WORTH_WAITING = 64
 
 # A finished sequence is shortened by at least so many cells: each time, all cells are looked through.
 EVICTED_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`n_cells` in the cache, `n_slots` sequence numbers, `max_running` sequences at work, `n_batch` tokens a call."""
-
-    n_cells: int
-    n_slots: int
-    max_running: int
-    n_batch: int
-    share_prefixes: bool = True
-    # Tokens of a call that may have logits; 0: as many as the call has tokens.
-    n_outputs: int = 0
-    # Finished sequences of at least this length are stored before they leave the cache; 0: none is.
-    stored_from: int = 0
 
 
 class Scheduler:
@@ -122,7 +106,7 @@ class Scheduler:
             cells = sequence.cells[sequence.n_computed :]
             del sequence.cells[sequence.n_computed :]
             self._give_up(cells)
-        if span.start < sequence.n_prompt and self.limits.share_prefixes:
+        if span.start < sequence.n_prompt and self.limits.share_prefixes and not sequence.moved:
             self.cache.hold(sequence.slot, sequence.key_array()[: sequence.n_computed])
 
     def roll_back(self, span: Span) -> None:
@@ -142,7 +126,8 @@ class Scheduler:
         if sequence not in self.running:
             return
         self.running.remove(sequence)
-        if not (keep and self.limits.share_prefixes and sequence.n_computed >= SHORTEST_SHARED):
+        keep = keep and self.limits.share_prefixes and not sequence.moved
+        if not keep or sequence.n_computed < SHORTEST_SHARED:
             self._give_back(sequence)
             return
         self._give_up(sequence.cells[sequence.n_computed :])
@@ -152,6 +137,28 @@ class Scheduler:
         for entry in self.cache.finish(sequence.slot, cells):
             self._forget(entry)
         sequence.slot, sequence.cells = -1, []
+
+    def cut(self, sequence: Sequence, start: int, stop: int) -> None:
+        """Leave the places [start, stop) of a sequence at work out. What follows is moved where its cells are its own;
+        else it is computed anew, as a cell has one position for all who share it."""
+        keys = sequence.key_array()[: sequence.n_computed]
+        for entry in self.cache.by_age():
+            if common_prefix(entry.keys(), keys) > stop:
+                self._store(entry)
+                self._evict(entry)
+        moved = self.limits.can_shift and self.pool.n_own(sequence.cells) >= sequence.n_computed - stop
+        if moved:
+            self.cache.drop(sequence.slot)
+            self._give_up(sequence.cells[start:stop])
+            del sequence.cells[start:stop]
+            self._operations.append(Cut(sequence.slot, start, stop))
+            sequence.n_computed -= stop - start
+        else:
+            self.running.remove(sequence)
+            self._give_back(sequence)
+            insort(self.waiting, sequence, key=attrgetter("arrival"))
+        self._common.clear()
+        sequence.cut(start, stop, moved)
 
     def take_operations(self) -> list[Operation]:
         """Cache operations that do not wait for a step, such as after `finish`."""
@@ -367,7 +374,7 @@ class Scheduler:
         self.cache.drop(sequence.slot)
         self._give_up(sequence.cells)
         self._free(sequence.slot)
-        sequence.slot, sequence.cells, sequence.n_computed = -1, [], 0
+        sequence.slot, sequence.cells, sequence.n_computed, sequence.moved = -1, [], 0, False
 
     def _give_up(self, cells: Cells) -> None:
         """Cells of a sequence at work that it needs no more."""

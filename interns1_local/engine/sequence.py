@@ -70,6 +70,11 @@ class Sequence:
     tiles_computed: int = 0
     # Whether the prompt's own tokens are to be judged, and what was found so far: of the second token and those after.
     scores_prompt: bool = False
+    # How much of the beginning stays when the context is full and its older part goes, -1 the prompt; None: it ends.
+    keep: int | None = None
+    # Places that went; and whether what is in the cache was computed with them, and so is not what the keys alone say.
+    n_cut: int = 0
+    moved: bool = False
     prompt_scores: list[SampledToken] = field(default_factory=list)
     # Tokens that may come next, to be computed in the next step with the last one; how many there were, and came true.
     draft: tuple[int, ...] = ()
@@ -91,12 +96,23 @@ class Sequence:
 
     @property
     def n_output(self) -> int:
-        return len(self.keys) - self.n_prompt
+        return len(self.keys) + self.n_cut - self.n_prompt
 
     @property
     def n_remaining(self) -> int:
         """Places not computed yet; 1 while decoding."""
         return len(self.keys) - self.n_computed
+
+    def cut(self, start: int, stop: int, moved: bool) -> None:
+        """Leave the places [start, stop) out; no tile may lie across either. `moved`: what follows is not computed
+        anew."""
+        count = stop - start
+        del self.keys[start:stop]
+        kept = [tile for tile in self.tiles if not start <= tile.start < stop]
+        self.tiles = [PlacedTile(t.start - count, t.tile) if t.start >= stop else t for t in kept]
+        self.n_cut += count
+        self.moved |= moved
+        self._array = np.empty(0, np.int64)
 
     def key_array(self) -> Keys:
         """`keys` as an array, not to be written to; made once for a length."""

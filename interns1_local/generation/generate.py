@@ -21,7 +21,14 @@ from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
 from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.opened_chat import open_chat, open_chat_aside
-from interns1_local.generation.prepare import options_in_force, sampling_params, speculation, thought_rules, token_limit
+from interns1_local.generation.prepare import (
+    kept_on_shift,
+    options_in_force,
+    sampling_params,
+    speculation,
+    thought_rules,
+    token_limit,
+)
 from interns1_local.generation.prompt import fit
 from interns1_local.generation.requests import ChatRequest, GenerationEvent, TextRequest
 from interns1_local.generation.thinking import template_variables
@@ -74,6 +81,7 @@ async def chat_choices(
                 grammar_after=held.after,
                 forbidden=held.forbidden,
                 speculation=guessing,
+                keep=kept_on_shift(options),
             )
             calls = None if request.parallel_tool_calls else 1
             plan = AnswerPlan(options.get("stop", ()), started, request.return_context, calls, truncation)
@@ -133,7 +141,13 @@ async def text_choices(
             sampling = of_choice(sampling_params(options, request), index)
             parts = [*pictures, prompt] if pictures else prompt
             runner_request = GenerateRequest(
-                parts, sampling, limit, grammar=grammar, prompt_logprobs=scored, speculation=guessing
+                parts,
+                sampling,
+                limit,
+                grammar=grammar,
+                prompt_logprobs=scored,
+                speculation=guessing,
+                keep=kept_on_shift(options),
             )
             return Answer(lease, runner_request, parser, AnswerPlan(options.get("stop", ()), started, echo=echo))
 

@@ -18,6 +18,9 @@ from interns1_local.runners.model_spec import ModelFacts
 from interns1_local.store.model_store import StoredModel
 from interns1_local.store.options import check_options
 
+# Ollama's num_keep.
+DEFAULT_KEPT = 4
+
 _SAMPLING_OPTIONS = (
     "temperature",
     "top_k",
@@ -115,3 +118,8 @@ def speculation(options: Mapping[str, Any]) -> Speculation:
 def token_limit(options: Mapping[str, Any], asked: int | None) -> int | None:
     limit = options.get("num_predict", -1) if asked is None else asked
     return None if limit < 0 else limit
+
+
+def kept_on_shift(options: Mapping[str, Any]) -> int | None:
+    """How much of a full context stays where `shift` says that its older part may go; None where it does not."""
+    return int(options.get("num_keep", DEFAULT_KEPT)) if options.get("shift") else None

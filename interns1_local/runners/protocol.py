@@ -45,7 +45,8 @@ class GenerateRequest:
     uint8[n, size, size, 3] in order, or token ids. `max_tokens` None means up to the end of the context. `grammar` is
     one of llguidance, which the answer follows after its thought, or, with `grammar_after`, what follows that mark each
     time that it comes. `forbidden` is a mark that may not come after the thought. `prompt_logprobs`: the first chunk
-    reports the prompt's own tokens, with as many alternatives as `sampling` says.
+    reports the prompt's own tokens, with as many alternatives as `sampling` says. `keep`: when the context is full, the
+    answer goes on without the older half of what follows so many tokens (-1: the prompt's); None: it ends.
     """
 
     prompt: Prompt
@@ -58,6 +59,7 @@ class GenerateRequest:
     forbidden: str = ""
     prompt_logprobs: bool = False
     speculation: Speculation = SPECULATE
+    keep: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         "forbidden": request.forbidden,
         "prompt_logprobs": request.prompt_logprobs,
         "speculation": asdict(request.speculation),
+        "keep": request.keep,
     }
     return Frame(header, tuple(blobs))
 
@@ -217,6 +220,7 @@ def request_from(frame: Frame) -> GenerateRequest:
         forbidden=frame.header["forbidden"],
         prompt_logprobs=frame.header["prompt_logprobs"],
         speculation=Speculation(**frame.header["speculation"]),
+        keep=frame.header["keep"],
     )
 
 

@@ -193,7 +193,7 @@ class Worker:
             self._engine.add_request(
                 EngineRequest(
                     request_id, prompt, request.sampling, request.max_tokens, guide, request.prompt_logprobs,
-                    request.speculation,
+                    request.speculation, request.keep,
                 )
             )  # fmt: skip
         except BaseException:

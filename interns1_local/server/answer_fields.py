@@ -95,6 +95,12 @@ def truncates(fields: Fields, default: bool) -> bool:
     return text == "auto" if text else default
 
 
+def options_of(fields: Fields) -> dict[str, Any]:
+    """`options`, and `shift`, which is a field of its own in Ollama and an option here."""
+    shift = fields.flag("shift")
+    return (fields.object("options") or {}) | ({} if shift is None else {"shift": shift})
+
+
 def _response_format(fields: Fields) -> Constraint | None:
     wanted = fields.child("response_format", "openai.ResponseFormat")
     if wanted is None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from interns1_local.chat.events import Content, Finish, Reasoning, ToolCallEvent
 from interns1_local.generation import ChatRequest, GenerationEvent, Logprobs, generate_chat, render_prompt
 from interns1_local.server import ollama_messages as wire
-from interns1_local.server.answer_fields import budgets, ollama_format, tool_choice, truncates
+from interns1_local.server.answer_fields import budgets, ollama_format, options_of, tool_choice, truncates
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.services import Services, keep_alive_seconds, services_of
@@ -39,7 +39,7 @@ async def chat(request: Request) -> Response:
         name=name,
         messages=messages,
         think=wire.read_think(fields),
-        options=fields.object("options") or {},
+        options=options_of(fields),
         keep_alive=keep_alive,
         logprobs=wire.read_logprobs(fields),
         format=ollama_format(fields),

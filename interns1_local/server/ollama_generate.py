@@ -22,7 +22,7 @@ from interns1_local.generation import (
     render_prompt,
 )
 from interns1_local.server import ollama_messages as wire
-from interns1_local.server.answer_fields import budgets, ollama_format
+from interns1_local.server.answer_fields import budgets, ollama_format, options_of
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import load_or_unload, ndjson
@@ -51,7 +51,7 @@ async def generate(request: Request) -> Response:
         return GoJSONResponse(_empty(name, reason))
     events: Any
     if fields.flag("raw"):
-        options = fields.object("options") or {}
+        options = options_of(fields)
         text_request = TextRequest(
             model, prompt, wire.read_media(fields), options, keep_alive, None, logprobs, format=ollama_format(fields)
         )
@@ -109,7 +109,7 @@ def _chat_request(
         name=name,
         messages=[*messages, Message("user", tuple(parts))],
         think=wire.read_think(fields),
-        options=fields.object("options") or {},
+        options=options_of(fields),
         keep_alive=keep_alive,
         template=fields.text("template") or None,
         logprobs=logprobs,

@@ -29,7 +29,7 @@ _MODEL = {"model": "text"}
 _KEPT = {"keep_alive": "any", "options": "object"}
 _THOUGHT = {"think_budget": "integer", "max_answer_tokens": "integer"}
 _OLLAMA = {**_MODEL, **_KEPT, **_THOUGHT, "stream": "flag", "format": "any", "think": "any", "grammar": "object",
-           "logprobs": "flag", "top_logprobs": "integer"}  # fmt: skip
+           "logprobs": "flag", "top_logprobs": "integer", "shift": "flag"}  # fmt: skip
 _CHOICE = {"tool_choice": "any", "parallel_tool_calls": "flag"}
 _V1 = {**_MODEL, **_KEPT, **_THOUGHT, **_CHOICE, "stream": "flag", "tools": "array", "temperature": "number",
        "top_p": "number", "top_k": "integer", "min_p": "number", "seed": "integer", "chat_template_kwargs": "object",

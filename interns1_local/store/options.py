@@ -18,6 +18,7 @@ OPTION_TYPES: dict[str, str] = {
     "num_draft": "integer",
     "speculative": "string",
     "num_keep": "integer",
+    "shift": "boolean",
     "seed": "integer",
     "num_predict": "integer",
     "top_k": "integer",

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interns1_local.engine.pace import Pace
-from interns1_local.engine.plan import Plan, Remove, Share, Store
+from interns1_local.engine.plan import Limits, Plan, Remove, Share, Store
 from interns1_local.engine.sampling import SamplingParams
-from interns1_local.engine.scheduler import Limits, Scheduler
+from interns1_local.engine.scheduler import Scheduler
 from interns1_local.engine.sequence import Sequence, Tile
 
 GREEDY = SamplingParams(temperature=0)

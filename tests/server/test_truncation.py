@@ -132,3 +132,26 @@ def _messages(roles: str) -> Iterator[Message]:
 def test_what_may_go(roles: str, groups: list[list[int]]) -> None:
     """System messages and all from the last user's on stay; results of tools go with their call."""
     assert droppable(list(_messages(roles))) == groups
+
+
+@pytest.mark.parametrize(
+    ("fields", "keep"),
+    [
+        ({}, None),
+        ({"shift": False, "options": {"num_keep": 9}}, None),
+        ({"shift": True}, 4),
+        ({"shift": True, "options": {"num_keep": -1}}, -1),
+        ({"options": {"shift": True, "num_keep": 9}}, 9),
+        ({"shift": False, "options": {"shift": True}}, None),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "raw"])
+def test_a_context_is_shifted_only_when_asked(
+    client: TestClient, backend: FakeBackend, path: str, fields: dict[str, Any], keep: int | None
+) -> None:
+    backend.enqueue("</think>hello")
+    said = {"messages": [{"role": "user", "content": "Hi"}]} if path == "/api/chat" else {"prompt": "Hi"}
+    raw = {"raw": True} if path == "raw" else {}
+    body = {"model": "tiny", "stream": False, **said, **raw, **fields}
+    assert client.post("/api/generate" if raw else path, json=body).status_code == 200
+    assert backend.last.keep == keep
