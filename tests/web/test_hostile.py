@@ -77,7 +77,8 @@ def test_answers_and_thoughts_only_show(open_page: Open, backend: FakeBackend) -
             middle = len(answer) // 2
             backend.enqueue(f"{answer}</think>\n\n{answer[:middle]}", answer[middle:])
             ask(page, answer[:300])
-            rest(page)
+            page.wait_for_selector("body:not(.running)")
+        rest(page)
         assert page.locator(".message.assistant").count() == len(answers)
         assert page.evaluate(ALLOWED) == []
         assert page.evaluate("window.hacked") is None

@@ -13,7 +13,7 @@ import { nextTheme, showTheme } from './theme.js';
 import { add, choose, chosenPath, newConversation, pathTo } from './tree.js';
 import { addResults, answer } from './turn.js';
 
-const SAVE_MS = 800;
+const SAVE_MS = 2500;
 const EXAMPLES = ['example_molecule', 'example_name', 'example_sum', 'example_peptide'];
 
 showTheme();

@@ -86,6 +86,7 @@ export class MessageView {
       return;
     }
     const parts = [await render(node.content, spans, inText)];
+    if (!node.content && !node.error && !node.stopped && !node.calls?.length) parts.push(h('p', { class: 'hint' }, t('no_words')));
     if (node.error) parts.push(h('p', { class: 'error', role: 'alert' }, node.error));
     if (node.schema && !node.error && !node.stopped && !node.calls?.length) parts.push(await verdict(node));
     this.text.replaceChildren(...parts);

@@ -13,8 +13,11 @@ export function addDrawings(root, { spans, hint }) {
     const span = known.get(element.dataset.science);
     if (!span || seen.has(span.value)) continue;
     seen.add(span.value);
-    if (span.kind === 'fasta') shelfAfter(element, root).append(sequenceView(span.value));
-    else if (span.svg) shelfAfter(element, root).append(moleculeCard(span));
+    if (span.kind === 'fasta') {
+      shelfAfter(element, root).append(sequenceView(span.value));
+      // The whole of a long one stands in its figure.
+      if (span.value.length > 40) element.textContent = `${span.value.slice(0, 24)}…`;
+    } else if (span.svg) shelfAfter(element, root).append(moleculeCard(span));
     else if (span.kind === 'smiles' && hint) missing = true;
     else if (span.error) element.title = t('not_drawn', { reason: span.error });
   }

@@ -3,7 +3,6 @@
 import { byId, h, iconButton } from './dom.js';
 import { language, t } from './language.js';
 import * as store from './store.js';
-import { titleOf } from './tree.js';
 
 export class Sidebar {
   // `acts`: open(id), removed(id).
@@ -19,16 +18,16 @@ export class Sidebar {
 
   async refresh(current = this.current) {
     this.current = current;
-    this.found = await store.all();
+    this.found = await store.summaries();
     this.show();
   }
 
   show() {
     const wanted = byId('find-chat').value.trim().toLowerCase();
-    const holds = (chat) => !wanted || titleOf(chat).toLowerCase().includes(wanted) || Object.values(chat.nodes).some((node) => node.content.toLowerCase().includes(wanted));
+    const holds = (chat) => !wanted || chat.title.toLowerCase().includes(wanted) || chat.text.includes(wanted);
     const day = new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric' });
     byId('chats').replaceChildren(...this.found.filter(holds).map((chat) => {
-      const title = titleOf(chat) || t('untitled');
+      const title = chat.title || t('untitled');
       return h('li', {}, h('button', { class: 'chat', 'aria-current': chat.id === this.current ? 'page' : null, title: day.format(chat.updated), on: { click: () => { this.close(); this.acts.open(chat.id); }, dblclick: () => this.rename(chat) } }, title),
         iconButton('edit', t('rename', { title }), () => this.rename(chat)),
         iconButton('trash', t('delete_chat', { title }), async () => {
@@ -40,7 +39,7 @@ export class Sidebar {
   }
 
   async rename(chat) {
-    const title = window.prompt(t('new_title'), titleOf(chat));
+    const title = window.prompt(t('new_title'), chat.title);
     if (title === null) return;
     this.acts.renamed(chat.id, title.trim());
   }

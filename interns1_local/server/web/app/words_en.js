@@ -54,6 +54,7 @@ export default {
   answering: "The model is answering",
   answered: "Answer: {text}",
   failed: "Failed: {reason}",
+  no_words: "The model ended without an answer.",
   stopped: "Stopped",
   cut: "Cut at the limit of tokens",
   dropped: "{count} old messages did not fit",

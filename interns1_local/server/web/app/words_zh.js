@@ -54,6 +54,7 @@ export default {
   answering: "模型正在回答",
   answered: "回答：{text}",
   failed: "失败：{reason}",
+  no_words: "模型没有给出回答就结束了。",
   stopped: "已停止",
   cut: "已达到词元上限而截断",
   dropped: "有 {count} 条旧消息放不下",
