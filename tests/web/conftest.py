@@ -11,16 +11,16 @@ import pytest
 
 from tests.server.conftest import backend, live_url, made_models, store  # noqa: F401
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the page is tested in a browser: pip install playwright"
-)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 Open = Callable[..., Any]
 
 
 # For one file of tests: while it runs, no other test of this process could start an event loop.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the page is tested in a browser: install playwright"
+    )
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine; on Debian or Ubuntu: apt-get install chromium")
     with playwright.sync_playwright() as started:
@@ -32,23 +32,23 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def open_page(browser: playwright.Browser, live_url: str) -> Iterator[Open]:  # noqa: F811
+def open_page(browser: Any, live_url: str) -> Iterator[Open]:  # noqa: F811
     """`open_page(locale="zh-CN", ...)` -> the page, ready, in a fresh profile. An error in its console fails the test.
 
     `page.asked` lists the addresses that it asked for, all of them its server's; `page.problems` its errors.
     """
-    contexts: list[playwright.BrowserContext] = []
+    contexts: list[Any] = []
     problems: list[str] = []
     asked: list[str] = []
     own = ["data:", "blob:"]
 
     def get(url: str = live_url, model: str = "tiny:latest", ready: bool = True, **options: Any) -> Any:
         context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1100, "height": 760}, **options})
-        context.set_default_timeout(15000)
+        context.set_default_timeout(30000)
         contexts.append(context)
         own.append(url)
         page = context.new_page()
-        page.asked, page.problems = asked, problems  # type: ignore[attr-defined]
+        page.asked, page.problems = asked, problems
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if _is_problem(said) else None)
@@ -85,12 +85,12 @@ def rest(page: Any) -> None:
 
 def until(page: Any, expression: str) -> None:
     """Wait until an expression is true. Playwright's own way needs `eval`, which the page forbids."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not page.evaluate(expression):
-        assert time.monotonic() < deadline, f"not in 15 seconds: {expression}"
+        assert time.monotonic() < deadline, f"not in 30 seconds: {expression}"
         page.wait_for_timeout(30)
 
 
-def _is_problem(said: playwright.ConsoleMessage) -> bool:
+def _is_problem(said: Any) -> bool:
     """Errors, but for answers of the server that a test provokes."""
     return said.type == "error" and "Failed to load resource" not in said.text
