@@ -179,7 +179,8 @@ def _plan(source: Checkpoint, path: Path, request: _Request, imatrix: Importance
         raise ConvertError(f"The model and its mmproj cannot both be written to {path}.")
     chosen = recipe(request.type)
     if chosen.needs_imatrix and imatrix is None:
-        raise ConvertError(f"{chosen.name} needs an importance matrix.")
+        hint = "measure one with `interns1 imatrix` and give it with --imatrix"
+        raise ConvertError(f"{chosen.name} needs an importance matrix: {hint}.")
     architecture = architectures.find(source.config)
     text = architecture.plan_text(source)
     if request.context_length is not None:

@@ -15,6 +15,7 @@ DEFAULT_PORT = 11434
 FOREVER = -1.0
 
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_HINT = "write it as 30s, 5m, 1h30m or -1m (for ever)"
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _LOCAL_ORIGINS = tuple(
     f"{scheme}://{host}{port}"
@@ -149,10 +150,10 @@ def parse_duration(value: str | float) -> float:
     if body == "0":
         return 0.0
     if body.replace(".", "", 1).isdigit():
-        raise BadRequest(f'time: missing unit in duration "{value}"')
+        raise BadRequest(f'time: missing unit in duration "{value}"; {_DURATION_HINT}')
     parts = list(_DURATION_PART.finditer(body))
     if not parts or "".join(part.group(0) for part in parts) != body:
-        raise BadRequest(f'time: invalid duration "{value}"')
+        raise BadRequest(f'time: invalid duration "{value}"; {_DURATION_HINT}')
     if negative:
         return FOREVER
     return sum(float(part.group(1)) * _UNIT_SECONDS[part.group(2)] for part in parts)

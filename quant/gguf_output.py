@@ -7,6 +7,7 @@ Shapes are outermost first, as numpy has them; the file stores them innermost fi
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -95,7 +96,8 @@ class GGUFOutput:
                     while view:
                         view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            raise OutputError(f"Writing {self.path} failed: {error.strerror or error}.") from error
+            kept = "; what is written is kept: make room and run it again" if error.errno == errno.ENOSPC else ""
+            raise OutputError(f"Writing {self.path} failed: {error.strerror or error}{kept}.") from error
 
 
 @contextlib.contextmanager

@@ -95,7 +95,8 @@ def plan_requantize(
     else:
         chosen = recipe(type)
         if chosen.needs_imatrix and imatrix is None:
-            raise BadTensor(f"{chosen.name} needs an importance matrix.")
+            hint = "measure one with `interns1 imatrix` and give it with --imatrix"
+            raise BadTensor(f"{chosen.name} needs an importance matrix: {hint}.")
         types = _types(metadata, tensors, chosen, imatrix is not None, named)
         fields["general.file_type"] = chosen.file_type
     if named or type.upper() != COPY:

@@ -74,7 +74,7 @@ def _read_modelfile(given: str | None) -> tuple[bytes, Path]:
         return sys.stdin.buffer.read(), Path.cwd()
     path = Path(given or "Modelfile").expanduser()
     if not path.is_file():
-        raise click.ClickException("specified Modelfile wasn't found")
+        raise click.ClickException(f"specified Modelfile wasn't found: there is no {path}; name yours with -f")
     return path.read_bytes(), path.absolute().parent
 
 

@@ -22,5 +22,7 @@ def command(model: str) -> None:
             client.post("/api/generate", {"model": model, "prompt": "", "keep_alive": 0, "stream": False})
         except ServerError as error:
             if error.status == 404:
-                raise ServerError(f'couldn\'t find model "{model}" to stop', 404) from None
+                raise ServerError(
+                    f'couldn\'t find model "{model}" to stop; `interns1 ps` lists what is loaded', 404
+                ) from None
             raise

@@ -17,7 +17,10 @@ from interns1_local.runners.model_spec import ModelFacts, VisionFacts
 
 # More than any context of these models holds, and memory that a server can spare.
 MAX_TILES = 512
-_NO_IMAGES = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+_NO_IMAGES = (
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj, "
+    "the model's vision file, as a second FROM line"
+)
 # Films have threads of their own, so that the pictures of others do not wait for them.
 _FILMS = ThreadPoolExecutor(2, thread_name_prefix="film")
 # A conversation about a film brings it along every time.

@@ -37,7 +37,8 @@ _SAMPLING_OPTIONS = (
 def template_in_use(request: ChatRequest, model: Abilities) -> ChatTemplate:
     name = request.name or request.model.name.short
     if "embedding" in model.names or "score" in model.names:
-        raise BadRequest(f'"{name}" does not support chat')
+        use = "POST /api/score is for it" if "score" in model.names else "POST /api/embed is for it"
+        raise BadRequest(f'"{name}" does not support chat; {use}')
     template = model.template
     if request.template:
         source = jinja_twin(request.template) if is_go_template(request.template) else request.template

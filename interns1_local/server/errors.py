@@ -83,9 +83,13 @@ async def handle_ours(request: Request, error: Exception) -> Response:
 
 
 async def handle_http(request: Request, error: Exception) -> Response:
-    """404 and 405 as plain text, as Go's router writes them."""
+    """404 and 405 as plain text that begins as Go's router writes it."""
     assert isinstance(error, HTTPException)
-    texts = {404: "404 page not found", 405: "405 method not allowed"}
+    path, method = request.url.path.encode("unicode_escape").decode("ascii"), request.method
+    texts = {
+        404: f"404 page not found: there is no {path}; GET /openapi.json lists what there is",
+        405: f"405 method not allowed: {path} takes no {method}; GET /openapi.json lists what it takes",
+    }
     text = texts.get(error.status_code, HTTPStatus(error.status_code).phrase)
     return PlainTextResponse(text, status_code=error.status_code, headers=error.headers)
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from interns1_local.errors import BadRequest
 
+_EXAMPLES = {"model": ', as in "model": "nano"'}
 _KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
 
 
@@ -54,7 +55,7 @@ class Fields:
         """A text that is not empty; BadRequest without it."""
         text = self.text(name)
         if not text:
-            raise BadRequest(f"{name} is required")
+            raise BadRequest(f"{name} is required{_EXAMPLES.get(name, '')}")
         return text
 
     def child(self, name: str, struct: str) -> Fields | None:
@@ -107,7 +108,7 @@ def parse_json(body: bytes) -> Any:
     try:
         value, _ = json.JSONDecoder(parse_constant=_no_constant).raw_decode(text)
     except json.JSONDecodeError as error:
-        raise BadRequest(_go_syntax_error(text, error)) from None
+        raise BadRequest(f"{_go_syntax_error(text, error)}: the body of the request is no whole JSON value") from None
     except RecursionError:
         raise BadRequest("exceeded max depth") from None
     # A lone half of a surrogate pair can be written in JSON but in no UTF-8: Go reads it as U+FFFD.

@@ -16,7 +16,7 @@ from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.model_info import details, show, tag, timestamp
 from interns1_local.server.services import Services, services_of
-from interns1_local.store.name import ModelName
+from interns1_local.store.name import NAME_RULE, ModelName
 
 # Clients read this as Ollama's version: bare dotted numbers, and some refuse anything below 0.6.4.
 COMPATIBLE_VERSION = "0.33.3"
@@ -63,7 +63,7 @@ async def copy(request: Request) -> Response:
         try:
             ModelName.parse(text)
         except InvalidName:
-            raise BadRequest(f'{kind} "{text}" is invalid') from None
+            raise BadRequest(f'{kind} "{text}" is invalid: {NAME_RULE}') from None
     if await asyncio.to_thread(store.find, source) is None:
         raise ModelNotFound(f'model "{source}" not found')
     await asyncio.to_thread(store.copy, source, destination)
@@ -77,9 +77,9 @@ async def delete(request: Request) -> Response:
     try:
         found = await asyncio.to_thread(services.store.find, text)
     except InvalidName:
-        raise BadRequest(f'name "{text}" is invalid') from None
+        raise BadRequest(f'name "{text}" is invalid: {NAME_RULE}') from None
     if found is None:
-        raise ModelNotFound(f"model '{text}' not found")
+        raise await asyncio.to_thread(services.missing, text)
     if any(model.name == found.short for model in services.scheduler.loaded()):
         await services.scheduler.unload(found.short)
     await asyncio.to_thread(services.store.delete, found)
@@ -90,7 +90,7 @@ def model_name(fields: Fields) -> str:
     """`model`, or `name` as older clients write it."""
     name = fields.text("model") or fields.text("name")
     if not name:
-        raise BadRequest("model is required")
+        raise BadRequest('model is required, as in "model": "nano"')
     return name
 
 

@@ -9,7 +9,7 @@ import socket
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interns1_local.config import Settings
@@ -30,6 +30,10 @@ _HEADERS = (
     "x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-poll-helper, "
     "x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout"
 )
+_WRONG_HOST = (
+    "this server is for this machine only: ask it as 127.0.0.1 or localhost, or start it with INTERNS1_HOST=0.0.0.0"
+)
+_WRONG_ORIGIN = "web pages of this origin may not use this server; it allows those that INTERNS1_ORIGINS names"
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
@@ -59,7 +63,7 @@ class Guard:
         headers = Headers(scope=scope)
         origin, host = headers.get("origin"), headers.get("host", "")
         if self._check_host and not host_allowed(host):
-            await Response(status_code=403)(scope, receive, send)
+            await PlainTextResponse(_WRONG_HOST, status_code=403)(scope, receive, send)
             return
         if not origin or origin in (f"http://{host}", f"https://{host}"):
             if scope["method"] == "OPTIONS":
@@ -68,7 +72,7 @@ class Guard:
             await self._limited(scope, receive, send)
             return
         if not origin_allowed(origin, self._origins):
-            await Response(status_code=403)(scope, receive, send)
+            await PlainTextResponse(_WRONG_ORIGIN, status_code=403)(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":
             await Response(status_code=204, headers=_preflight(origin))(scope, receive, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +31,18 @@ class Services:
         if parsed is not None:
             return await asyncio.to_thread(self.store.resolve, parsed)
         if not is_nano(name):
-            raise ModelNotFound(f"model '{name}' not found")
+            raise await asyncio.to_thread(self.missing, name)
         async with self._nano:
             if await asyncio.to_thread(self._find, name) is None:
                 await asyncio.to_thread(pull_nano, self.store)
         return await asyncio.to_thread(self.store.resolve, name)
+
+    def missing(self, name: str) -> ModelNotFound:
+        """The error for a model that is not there, with the name that may have been meant."""
+        known = [stored.short.removesuffix(":latest") for stored in self.store.names()]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "try pulling it first"
+        return ModelNotFound(f"model '{name}' not found, {hint}")
 
     def _find(self, name: str) -> ModelName | None:
         return self.store.find(name)

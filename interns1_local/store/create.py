@@ -200,13 +200,17 @@ def _add_files(layers: list[Layer], store: ModelStore, plan: ModelPlan, workspac
         raise BadRequest(nothing if plan.folder else "no files provided to convert")
     if sidecars:
         report({"status": f"found {', '.join(sorted(sidecars))}"})
-    kinds = {path: _media_type(read_gguf(path)) for path in paths}
+    given_names = {path: Path(name).name for name, path in plan.files.items()}
+    read = {path: read_gguf(path, name=given_names.get(path, "")) for path in paths}
+    kinds = {path: _media_type(metadata) for path, metadata in read.items()}
     models, projectors, stored = (
         [path for path in paths if kinds[path] == kind] for kind in (media.MODEL, media.PROJECTOR, media.SIDECAR)
     )
     if len(models) != 1 or len(projectors) > 1 or len(stored) > 1:
         given = f"given were {len(models)} model files and {len(projectors)} projectors"
         raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
+    for path in projectors:
+        _check_widths(read[models[0]], read[path], given_names.get(path, path.name))
     beside = workspace / "sidecars"
     beside.mkdir()
     link_files(sidecars, beside)
@@ -218,6 +222,21 @@ def _add_files(layers: list[Layer], store: ModelStore, plan: ModelPlan, workspac
         layers.append(_add_gguf(store, path, plan.quantize, workspace, report, keys))
     # In a manifest the model comes first.
     layers.reverse()
+
+
+def _check_widths(model: Any, projector: Any, name: str) -> None:
+    """A vision file of another model gives vectors of another width."""
+    width, joined = (
+        metadata.fields.get(key)
+        for metadata, key in (
+            (model, f"{model.architecture}.embedding_length"),
+            (projector, "clip.vision.projection_dim"),
+        )
+    )
+    if width and joined and width != joined:
+        raise BadRequest(
+            f"the vision file {name} belongs to another model: its vectors have {joined} numbers, the model's {width}"
+        )
 
 
 def _sidecar_layers(store: ModelStore, model: Path, folder: Path, workspace: Path, report: Progress) -> list[Layer]:

@@ -58,17 +58,19 @@ def open_workspace(store: ModelStore) -> Iterator[Path]:
         yield Path(name)
 
 
-def read_gguf(path: Path, arrays: bool = False) -> Any:
+def read_gguf(path: Path, arrays: bool = False, name: str = "") -> Any:
+    """What a GGUF file says of itself. `name` is what its owner calls it, where it is stored under another name."""
     from quant.errors import QuantError
     from quant.gguf_file import read_metadata
 
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise BadRequest("supplied file was not in GGUF format")
+            shown = f"supplied file was not in GGUF format: {name or path.name}"
+            raise BadRequest(f"{shown}; a checkpoint becomes GGUF by `interns1 convert`")
     try:
         return read_metadata(path, arrays=arrays)
     except QuantError as error:
-        raise BadRequest(str(error)) from error
+        raise BadRequest(str(error).replace(str(path), name or path.name)) from error
 
 
 @contextmanager

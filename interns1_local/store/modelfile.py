@@ -85,7 +85,7 @@ def parse(text: str | bytes) -> Modelfile:
         commands.append(command)
     modelfile = Modelfile(tuple(commands))
     if not modelfile.sources:
-        raise ModelfileError("no FROM line")
+        raise ModelfileError("no FROM line: a Modelfile names a model or a file, as in FROM ./model.gguf")
     requires = modelfile.last("requires")
     if requires is not None and not _SEMVER.fullmatch(requires):
         raise ModelfileError("requires must be a valid semver (e.g. 0.14.0)")
@@ -147,7 +147,9 @@ def _command(lines: list[str], at: int, rest: str) -> tuple[Command, int]:
     word = _WORD.match(rest)
     name = word.group().lower() if word else ""
     if word is None or name not in COMMANDS:
-        raise ModelfileError(f"(line {number}): {_COMMAND_ERROR}")
+        given = rest.split(maxsplit=1)[0][:40]
+        wrong = "has no value after it" if given.lower() in COMMANDS else "is none of them"
+        raise ModelfileError(f"(line {number}): {_COMMAND_ERROR}; {given!r} {wrong}")
     rest = rest[word.end() :].lstrip(" \t")
     key = ""
     if name == "parameter":
@@ -167,7 +169,7 @@ def _command(lines: list[str], at: int, rest: str) -> tuple[Command, int]:
 
 def _value(lines: list[str], at: int, rest: str) -> tuple[str, int]:
     """The value that starts with `rest` on line `at`, and the line after it."""
-    start = rest.strip()
+    start, number = rest.strip(), at + 1
     mark = '"""' if start.startswith('"""') else '"' if start.startswith('"') else ""
     if not mark:
         return "".join(char for char in start if char.isprintable() or char == "\t"), at + 1
@@ -178,7 +180,9 @@ def _value(lines: list[str], at: int, rest: str) -> tuple[str, int]:
             return closed[len(mark) : -len(mark)], at + 1
         at += 1
         if at == len(lines):
-            raise ModelfileError("unexpected EOF: a quoted value is not closed")
+            raise ModelfileError(
+                f"unexpected EOF: a quoted value is not closed; it begins on line {number} with {mark}"
+            )
         text += "\n" + lines[at]
 
 

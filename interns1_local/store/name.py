@@ -12,6 +12,7 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
+NAME_RULE = "a name is [HOST/][NAMESPACE/]MODEL[:TAG], of letters, digits and - _ ."
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
@@ -39,7 +40,7 @@ class ModelName:
         host = parts[-3] if len(parts) > 2 else DEFAULT_HOST
         checks = ((_HOST, host), (_NAMESPACE, namespace), (_PART, model), (_PART, tag))
         if not all(pattern.fullmatch(part) for pattern, part in checks):
-            raise InvalidName("invalid model name")
+            raise InvalidName(f"invalid model name {text[:100]!r}: {NAME_RULE}")
         return cls(host, namespace, model, tag)
 
     @property

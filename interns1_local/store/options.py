@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -71,7 +73,8 @@ def parse_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
             continue
         kind = OPTION_TYPES.get(name)
         if kind is None:
-            raise BadRequest(f"unknown parameter '{name}'")
+            near = difflib.get_close_matches(name, list(OPTION_TYPES), n=1)
+            raise BadRequest(f"unknown parameter '{name}'" + (f": did you mean '{near[0]}'?" if near else ""))
         if kind == "array":
             parsed.setdefault(name, []).append(text)
         else:
@@ -105,7 +108,7 @@ def _check(name: str, kind: str, value: Any) -> Any:
         raise OptionTypeError(f'option "{name}" must be of an array of strings')
     if kind == "think":
         return think_value(value)
-    raise OptionTypeError(f'option "{name}" must be of type {kind}')
+    raise OptionTypeError(f'option "{name}" must be of type {kind}; it is {json.dumps(value)[:80]}')
 
 
 def _parse(kind: str, text: str) -> Any:
@@ -115,7 +118,8 @@ def _parse(kind: str, text: str) -> Any:
         if kind == "float32":
             return float(text)
     except ValueError:
-        raise BadRequest(f"invalid {'int' if kind == 'integer' else 'float'} value [{text}]") from None
+        go, wanted = ("int", "a whole number") if kind == "integer" else ("float", "a number")
+        raise BadRequest(f"invalid {go} value [{text}]; {wanted} is expected") from None
     if kind == "string":
         return text
     lowered = text.lower()

@@ -51,7 +51,10 @@ class Registry:
         headers = {"accept": MANIFEST_TYPE}
         with self._errors("pull model manifest"), self.client.stream("GET", url, headers=headers) as response:
             if response.status_code == 404:
-                raise RemoteError("pull model manifest: file does not exist")
+                raise RemoteError(
+                    f"pull model manifest: file does not exist: {self._name.host} has no {self._name.namespace}/"
+                    f"{self._name.model}:{self._name.tag}; check its name and tag"
+                )
             _check(response, "pull model manifest")
             too_large = f"pull model manifest: {url} is larger than {MAX_MANIFEST} bytes"
             return read_bounded(response, MAX_MANIFEST, too_large)
@@ -116,7 +119,10 @@ class _Errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
             host = urlsplit(self._where).netloc
-            raise RemoteError(f"{self._what}: {host} cannot be reached: {error or type(error).__name__}") from error
+            hint = _TLS_HINT if "SSL" in str(error) else "; check its name, the network and HTTPS_PROXY"
+            raise RemoteError(
+                f"{self._what}: {host} cannot be reached: {error or type(error).__name__}{hint}"
+            ) from error
 
 
 class _RegistryAuth(httpx.Auth):
@@ -158,6 +164,7 @@ class _RegistryAuth(httpx.Auth):
         return httpx.Request("GET", realm, params=params, headers=headers)
 
 
+_TLS_HINT = "; if it is a registry of yours without TLS, or with a certificate of its own, allow it with --insecure"
 _ACCOUNT_HINT = "set INTERNS1_REGISTRY_USER and INTERNS1_REGISTRY_PASSWORD to an account of that registry"
 
 

@@ -97,7 +97,7 @@ def test_stop_unloads(fake: FakeServer, invoke: Invoke) -> None:
         (["show", "nope"], "model 'nope' not found"),
         (["rm", "nope"], "model 'nope' not found"),
         (["cp", "nope", "x"], 'model "nope" not found'),
-        (["stop", "nope"], 'couldn\'t find model "nope" to stop'),
+        (["stop", "nope"], 'couldn\'t find model "nope" to stop; `interns1 ps` lists what is loaded'),
     ],
 )
 def test_unknown_model(arguments: list[str], message: str, fake: FakeServer, invoke: Invoke) -> None:

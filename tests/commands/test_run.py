@@ -144,7 +144,7 @@ def test_an_embedding_model_prints_numbers(fake: FakeServer, invoke: Invoke) -> 
     [
         (["--think=loud"], 'invalid think value: "loud" (must be "high", "medium", "low", "max", true, or false)'),
         (["--option", "temprature=1"], "unknown parameter 'temprature': did you mean 'temperature'?"),
-        (["--option", "top_k=many"], "parameter 'top_k': invalid int value [many]"),
+        (["--option", "top_k=many"], "parameter 'top_k': invalid int value [many]; a whole number is expected"),
         (["--option", "top_k"], "--option needs name=value, as in --option temperature=0.7; it is 'top_k'"),
         (["--format", "xml"], "invalid format: 'xml'; expected 'json', a JSON schema or a file with one"),
         (["--image", "nowhere.png"], "cannot read the picture nowhere.png: no such file or directory"),

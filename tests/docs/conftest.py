@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,23 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
 MODELS = ("nano", "intern-s1-mini")
 
 
-@pytest.fixture(scope="session")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    folder = tmp_path_factory.mktemp("docs")
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {
-        **kept,
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """A server at `address` (host:port), its environment, and GGUF files by the names that pages give them."""
+
+    address: str
+    environ: Mapping[str, str]
+    gguf: Mapping[str, Path]
+
+    def set_desk(self, folder: Path) -> Desk:
+        return set_desk(folder, self.address, self.environ, self.gguf)
+
+
+@contextmanager
+def make_kit(folder: Path) -> Iterator[Kit]:
+    """A kit whose files are in `folder`."""
+    environ = {
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
         "HOME": str(folder),
         "INTERNS1_MODELS": str(folder / "models"),
         "INTERNS1_KEEP_ALIVE": "10m",
@@ -33,27 +46,21 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "100",
     }
-
-
-@pytest.fixture(scope="session")
-def server(environ: Mapping[str, str]) -> Iterator[str]:
-    """`host:port` of a real server."""
+    model, mmproj = folder / "model-F16.gguf", folder / "mmproj.gguf"
+    convert(CHECKPOINT, model, type="F16", mmproj=mmproj, mmproj_type="F16")
     with own_server(environ) as client:
         client.post("/api/pull", {"model": MODELS[0], "stream": False})
         for name in MODELS[1:]:
             client.post("/api/copy", {"source": MODELS[0], "destination": name})
-        yield client.base_url.removeprefix("http://")
+        yield Kit(client.base_url.removeprefix("http://"), environ, {path.name: path for path in (model, mmproj)})
 
 
 @pytest.fixture(scope="session")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The files that pages call `model-F16.gguf` and `mmproj.gguf`."""
-    folder = tmp_path_factory.mktemp("gguf")
-    model, mmproj = folder / "model-F16.gguf", folder / "mmproj.gguf"
-    convert(CHECKPOINT, model, type="F16", mmproj=mmproj, mmproj_type="F16")
-    return {path.name: path for path in (model, mmproj)}
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    with make_kit(tmp_path_factory.mktemp("docs")) as made:
+        yield made
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: str, environ: Mapping[str, str], gguf: Mapping[str, Path]) -> Desk:
-    return set_desk(tmp_path / "desk", server, environ, gguf)
+def desk(tmp_path: Path, kit: Kit) -> Desk:
+    return kit.set_desk(tmp_path / "desk")

@@ -127,7 +127,8 @@ def test_table(client: TestClient, method: str, path: str, body: Any, status: in
 )
 def test_routes(client: TestClient, method: str, path: str, status: int, text: str) -> None:
     response = client.request(method, path)
-    assert (response.status_code, response.text) == (status, text)
+    assert response.status_code == status
+    assert response.text.startswith(f"{text}: ") and "/openapi.json" in response.text
     assert response.headers["content-type"].startswith("text/plain")
 
 
@@ -196,7 +197,8 @@ def test_a_file_that_is_no_model(client: TestClient, tmp_path: Any) -> None:
     client.post("/api/blobs/sha256:" + _sha(b"junk file"), content=b"junk file")
     files = {"a.gguf": "sha256:" + _sha(b"junk file")}
     response = client.post("/api/create", json={"model": "new", "files": files, "stream": False})
-    assert (response.status_code, response.json()) == (400, {"error": "supplied file was not in GGUF format"})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("supplied file was not in GGUF format: a.gguf")
     cut = write_gguf(tmp_path / "cut.gguf").read_bytes()[:-64]
     client.post("/api/blobs/sha256:" + _sha(cut), content=cut)
     response = client.post("/api/create", json={"model": "new", "files": {"a": "sha256:" + _sha(cut)}, "stream": False})

@@ -43,6 +43,6 @@ def test_every_method(live_url: str, backend: FakeBackend, tmp_path: Path) -> No
     assert result["list"] == ["plain:latest", "tiny:latest"]
     for name in ("copy", "create", "createStream", "push", "pull", "delete"):
         assert result[name] == "success", name
-    assert result["error"] == "model 'nope' not found"
+    assert result["error"] == "model 'nope' not found, try pulling it first"
     assert result["abort"] == "AbortError" and result["hung"]
     assert result["version"].count(".") == 2
