@@ -189,6 +189,6 @@ def _create_models(url: str, folder: Path) -> None:
     """`text` sees nothing, `reward` scores."""
     import ollama
 
-    client = ollama.Client(url)
-    for name, file in (("text", "model-F16.gguf"), ("reward", "reward.gguf")):
-        client.create(model=name, files={file: client.create_blob(folder / file)})
+    with ollama.Client(url) as client:
+        for name, file in (("text", "model-F16.gguf"), ("reward", "reward.gguf")):
+            client.create(model=name, files={file: client.create_blob(folder / file)})
