@@ -102,7 +102,7 @@ def test_metrics(client: TestClient) -> None:
     assert {s.labels["model"] for s in families["interns1_model_bytes"].samples} == {"tiny:latest"}
     assert families["interns1_pending_requests"].samples[0].value == 0
     tokens = {s.labels["kind"]: s.value for s in families["interns1_tokens"].samples if s.name.endswith("_total")}
-    assert tokens == {"prompt": 7, "cached": 3, "output": 1}
+    assert tokens == {"prompt": 7, "cached": 3, "output": 1, "drafted": 0, "accepted": 0}
 
 
 @pytest.mark.parametrize(("value", "expected"), [("", "text"), ("JSON", "json"), ("off", "off")])
