@@ -16,6 +16,7 @@ from interns1_local.store.adapter import adapter_files, replace_adapter
 from interns1_local.store.create_files import (
     adopt,
     blob_layer,
+    check_widths,
     foreign_errors,
     link_files,
     new_layers,
@@ -210,7 +211,7 @@ def _add_files(layers: list[Layer], store: ModelStore, plan: ModelPlan, workspac
         given = f"given were {len(models)} model files and {len(projectors)} projectors"
         raise BadRequest(f"a model is made of one model file and at most one projector; {given}")
     for path in projectors:
-        _check_widths(read[models[0]], read[path], given_names.get(path, path.name))
+        check_widths(read[models[0]], read[path], given_names.get(path, path.name))
     beside = workspace / "sidecars"
     beside.mkdir()
     link_files(sidecars, beside)
@@ -222,21 +223,6 @@ def _add_files(layers: list[Layer], store: ModelStore, plan: ModelPlan, workspac
         layers.append(_add_gguf(store, path, plan.quantize, workspace, report, keys))
     # In a manifest the model comes first.
     layers.reverse()
-
-
-def _check_widths(model: Any, projector: Any, name: str) -> None:
-    """A vision file of another model gives vectors of another width."""
-    width, joined = (
-        metadata.fields.get(key)
-        for metadata, key in (
-            (model, f"{model.architecture}.embedding_length"),
-            (projector, "clip.vision.projection_dim"),
-        )
-    )
-    if width and joined and width != joined:
-        raise BadRequest(
-            f"the vision file {name} belongs to another model: its vectors have {joined} numbers, the model's {width}"
-        )
 
 
 def _sidecar_layers(store: ModelStore, model: Path, folder: Path, workspace: Path, report: Progress) -> list[Layer]:

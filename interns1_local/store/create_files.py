@@ -73,6 +73,21 @@ def read_gguf(path: Path, arrays: bool = False, name: str = "") -> Any:
         raise BadRequest(str(error).replace(str(path), name or path.name)) from error
 
 
+def check_widths(model: Any, projector: Any, name: str) -> None:
+    """A vision file of another model gives vectors of another width."""
+    width, joined = (
+        metadata.fields.get(key)
+        for metadata, key in (
+            (model, f"{model.architecture}.embedding_length"),
+            (projector, "clip.vision.projection_dim"),
+        )
+    )
+    if width and joined and width != joined:
+        raise BadRequest(
+            f"the vision file {name} belongs to another model: its vectors have {joined} numbers, the model's {width}"
+        )
+
+
 @contextmanager
 def foreign_errors() -> Iterator[None]:
     """Errors of quant and convert about what the user gave are the user's to read."""
