@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from interns1_local.errors import BadRequest
@@ -30,6 +31,7 @@ _APP_ORIGINS = ("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscod
 class Settings:
     """What the environment says. Durations in seconds (-1 is forever); 0 means automatic where a count is asked.
 
+    `gpu_overhead` is in bytes: what is left free of each GPU. `sched_spread` uses all GPUs even where one is enough.
     `image_cache` is in MB: the encoded pictures that each loaded model remembers. `prefix_cache_size` is in MB too: the
     files in `prefix_cache_dir`, where what models have read is kept when they are unloaded. None: it is not kept.
     """
@@ -45,6 +47,10 @@ class Settings:
     threads: int = 0
     load_timeout: float = 300.0
     kv_cache_type: str = ""
+    # Load options by name for all models, as requests and Modelfiles write them.
+    load: Mapping[str, Any] = field(default_factory=dict)
+    gpu_overhead: int = 0
+    sched_spread: bool = False
     origins: tuple[str, ...] = _LOCAL_ORIGINS + _APP_ORIGINS
     noprune: bool = False
     nohistory: bool = False
@@ -105,6 +111,9 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         threads=_count(read("THREADS"), "THREADS", defaults.threads),
         load_timeout=_duration(read("LOAD_TIMEOUT"), "LOAD_TIMEOUT", defaults.load_timeout),
         kv_cache_type=read("KV_CACHE_TYPE"),
+        load=_load_options(read),
+        gpu_overhead=_count(read("GPU_OVERHEAD"), "GPU_OVERHEAD", defaults.gpu_overhead),
+        sched_spread=_flag(read("SCHED_SPREAD")),
         origins=origins + defaults.origins,
         noprune=_flag(read("NOPRUNE")),
         nohistory=_flag(read("NOHISTORY")),
@@ -123,6 +132,29 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         upstream_timeout=_duration(read("UPSTREAM_TIMEOUT"), "UPSTREAM_TIMEOUT", defaults.upstream_timeout),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
     )
+
+
+def _load_options(read: Callable[[str], str]) -> dict[str, Any]:
+    """Of the variables that are named as the options are; their values are judged where the options are."""
+    whole = {
+        "num_batch": read("NUM_BATCH"),
+        "num_gpu": read("NUM_GPU"),
+        "n_cpu_moe": read("N_CPU_MOE"),
+        "main_gpu": read("MAIN_GPU"),
+    }
+    found: dict[str, Any] = {}
+    for name, text in whole.items():
+        if text and not text.removeprefix("-").isdigit():
+            raise BadRequest(f"INTERNS1_{name.upper()} must be a whole number; it is {text!r}")
+        found[name] = int(text) if text else None
+    found["split_mode"], found["tensor_split"] = read("SPLIT_MODE") or None, read("TENSOR_SPLIT") or None
+    for name, text in (("use_mmap", read("USE_MMAP")), ("use_mlock", read("USE_MLOCK"))):
+        found[name] = _flag(text) if text else None
+    for name, text in (("flash_attention", read("FLASH_ATTENTION")), ("numa", read("NUMA"))):
+        found[name] = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text) if text else None
+    # Commas belong to regular expressions.
+    found["override_tensor"] = [part.strip() for part in read("OVERRIDE_TENSOR").split(";") if part.strip()] or None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def parse_host(text: str) -> tuple[str, int]:

@@ -42,7 +42,8 @@ EXTRA_EDGES = {
     "interns1_local.media.molecule_painter": {"tokenizer"},
     "interns1_local.runners.vision_file": {"quant"},
     "interns1_local.runners.model_spec": {"quant"},
-    "interns1_local.runners.memory": {"quant"},
+    "interns1_local.runners.model_shape": {"quant"},
+    "interns1_local.runners.known_shapes": {"quant"},
 }
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "core", "base", "manager", "misc"}
 

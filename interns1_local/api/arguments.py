@@ -27,9 +27,16 @@ class Options(TypedDict, total=False):
     num_gpu: int
     num_thread: int
     num_parallel: int
+    n_cpu_moe: int
+    override_tensor: str | Sequence[str]
+    split_mode: str
+    tensor_split: str | Sequence[float]
     main_gpu: int
-    use_mmap: bool
     kv_cache_type: str
+    flash_attention: bool | str
+    use_mmap: bool
+    use_mlock: bool
+    numa: bool | str
     temperature: float
     top_k: int
     top_p: float

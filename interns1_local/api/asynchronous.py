@@ -20,6 +20,7 @@ from interns1_local.config import FOREVER, load_settings
 from interns1_local.errors import BadRequest
 from interns1_local.generation import ChatRequest, GenerationEvent, TextRequest, generate_chat, generate_text
 from interns1_local.generation.pool import EmbedRequest, ScoreRequest, embed, score
+from interns1_local.runners.memory import has_room
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.model_spec import ModelSpec
 
@@ -149,5 +150,5 @@ class AsyncInterns1:
     def _started(self) -> ModelScheduler:
         if self._scheduler is None:
             spec = ModelSpec.of(self._model, self._options)
-            self._scheduler = ModelScheduler(self._settings, lambda name: spec)
+            self._scheduler = ModelScheduler(self._settings, lambda name: spec, has_room=has_room)
         return self._scheduler

@@ -14,7 +14,7 @@ from interns1_local.commands.errors import explain
 
 # Each command lives in the file of its name (with _ for -), under the attribute `command`.
 COMMANDS = (
-    "serve", "run", "pull", "push", "create", "list", "show", "ps", "stop", "cp", "rm",
+    "serve", "run", "pull", "push", "create", "list", "show", "ps", "stop", "cp", "rm", "doctor",
     "convert", "quantize", "verify", "quality", "imatrix", "tokenize", "bench", "rpc-worker", "demo", "completion",
 )  # fmt: skip
 ALIASES = {"ls": "list", "start": "serve"}

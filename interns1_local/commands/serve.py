@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import click
+
+from interns1_local.commands.load_flags import load_flags, with_flags
 
 
 @click.command(
@@ -12,17 +15,22 @@ import click
 Example:
   interns1 serve
   interns1 serve --host 0.0.0.0:11434
+  interns1 serve --num-ctx 16384 --kv-cache-type q8_0 --n-cpu-moe 90
 """
 )
 @click.option("--host", metavar="HOST[:PORT]", help="Where to listen (default: INTERNS1_HOST or 127.0.0.1:11434).")
 @click.option("--rpc", metavar="HOST[:PORT],...", help="RPC workers that hold layers (default: INTERNS1_RPC).")
+@load_flags
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
-def command(host: str | None, rpc: str | None, until_stdin_closes: bool) -> None:
-    """Start the server for Ollama and OpenAI clients."""
+def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags: Any) -> None:
+    """Start the server for Ollama and OpenAI clients.
+
+    Each model is fitted to this machine when it is loaded, and a line says how; `interns1 doctor` explains it.
+    """
     from interns1_local.config import load_settings, parse_host
     from interns1_local.server.app import serve
 
-    settings = load_settings()
+    settings = with_flags(load_settings(), flags)
     if host:
         name, port = parse_host(host)
         settings = dataclasses.replace(settings, host=name, port=port)

@@ -20,6 +20,7 @@ from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.llama import MAX_SEQUENCES, Aborted, Batch, CacheFull, Context, EngineError, Model
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
+from interns1_local.engine.offload import Offload
 from interns1_local.engine.pace import Pace
 from interns1_local.engine.plan import Limits, Operation, Plan, Span
 from interns1_local.engine.sampling import SampledToken, SamplingParams, check_bias
@@ -50,7 +51,10 @@ class EngineOptions:
     n_threads: int = 1
     n_gpu_layers: int = -1
     kv_type: str = "f16"
+    flash_attention: str = "auto"
     use_mmap: bool = True
+    # Takes the place of n_gpu_layers and use_mmap.
+    offload: Offload | None = None
     share_prefixes: bool = True
     # 0: the file's own.
     rope_freq_base: float = 0.0
@@ -125,8 +129,11 @@ class Engine:
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options
-        loading = options.n_gpu_layers, options.use_mmap, on_progress, options.adapter_path, options.shares
-        self.model = Model(model_path, *loading)
+        offload = self._offload = options.offload or Offload(options.n_gpu_layers, options.use_mmap)
+        self.model = Model(
+            model_path, on_progress=on_progress, adapter_path=options.adapter_path,
+            shares=options.shares, offload=offload,
+        )  # fmt: skip
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
@@ -139,11 +146,12 @@ class Engine:
             options.n_threads,
             options.kv_type,
             rope_freq_base=options.rope_freq_base,
+            flash_attention=options.flash_attention,
         )
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
-            vision = options.n_threads, options.n_gpu_layers != 0, options.image_cache_bytes
+            vision = options.n_threads, offload.n_gpu_layers != 0, options.image_cache_bytes
             self.vision = VisionEncoder(mmproj_path, self.model, *vision)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
@@ -242,7 +250,7 @@ class Engine:
         assert options.draft_path is not None
         return DraftModel(
             options.draft_path, self.model.vocab, self.context.n_ctx, options.n_seq_max, options.n_threads,
-            0 if options.shares else options.n_gpu_layers, options.kv_type, options.use_mmap,
+            0 if options.shares else self._offload.n_gpu_layers, options.kv_type, self._offload.use_mmap,
         )  # fmt: skip
 
     def _take_in(self) -> list[StepOutput]:

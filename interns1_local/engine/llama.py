@@ -18,6 +18,7 @@ from interns1_local.engine.adapter import Adapter
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
+from interns1_local.engine.offload import FLASH_ATTENTION, KV_TYPES, Offload, model_params
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import Logits
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
@@ -26,12 +27,6 @@ MAX_SEQUENCES = 256
 MAX_CONTEXT = 2**24
 MAX_BLOCKS = 512
 LARGEST_SCORES = 2**30
-KV_TYPES = {
-    "f32": llama_cpp.GGML_TYPE_F32,
-    "f16": llama_cpp.GGML_TYPE_F16,
-    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
-}
 _INT32_PTR = ctypes.POINTER(ctypes.c_int32)
 _MAX_TEXT = 2**30
 
@@ -130,13 +125,13 @@ class Model:
         on_progress: Callable[[float], None] | None = None,
         adapter_path: Path | None = None,
         shares: DeviceShares | None = None,
+        offload: Offload | None = None,
     ) -> None:
+        """`offload` takes the place of the arguments that say the same; `shares` of its devices."""
         start_backend()
         native_log.forget()
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if use_mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
-        self._pointed_to = shares.put_into(params) if shares else []
+        params, kept = model_params(offload or Offload(n_gpu_layers, use_mmap))
+        self._pointed_to = kept + (shares.put_into(params) if shares else [])
         progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
         params.progress_callback = progress
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -230,12 +225,13 @@ class Context:
         n_outputs: int = 0,
         observer: Observer | None = None,
         rope_freq_base: float = 0.0,
+        flash_attention: str = "auto",
     ) -> None:
         """`n_outputs` tokens of a batch may have logits (0: one a sequence); `observer` sees each computed node.
 
         `rope_freq_base` takes the place of the file's rotary base, unless it is 0.
         """
-        if kv_type not in KV_TYPES:
+        if not set(kv_type.split("/", 1)) <= set(KV_TYPES):
             raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
         if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and n_seq_max <= n_batch <= n_ctx):
             raise BadRequest(
@@ -249,6 +245,7 @@ class Context:
         # One output a sequence where no more are needed: the buffer for them is a few rows and not a whole batch.
         self.n_outputs = n_outputs or n_seq_max
         self._rope_freq_base = rope_freq_base
+        self._flash_attention = flash_attention
         self._eval_callback = None if observer is None else EvalCallback(observer, self.abort)
         # libc's strlen is the abort test: the buffer's first byte being non-zero stops a decode, with no Python in it.
         self._abort_byte = ctypes.create_string_buffer(2)
@@ -271,10 +268,12 @@ class Context:
         params.n_seq_max = n_seq_max
         params.n_outputs_max = self.n_outputs
         params.n_threads = params.n_threads_batch = max(1, n_threads)
-        params.type_k = params.type_v = KV_TYPES[kv_type]
+        keys, _, values = kv_type.partition("/")
+        params.type_k, params.type_v = KV_TYPES[keys], KV_TYPES[values or keys]
         params.kv_unified = True
         params.rope_freq_base = self._rope_freq_base
-        if self._attends_exactly(n_ctx, n_batch, kv_type):
+        params.flash_attn_type = FLASH_ATTENTION[self._flash_attention]
+        if self._flash_attention == "auto" and self._attends_exactly(n_ctx, n_batch, kv_type):
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # Shared prefixes need the keys that a sliding window would have thrown away.
         params.swa_full = True

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from interns1_local.errors import LoadError
 
 CACHE_SECONDS = 5.0
 LIST_TIMEOUT = 60.0
+RAM = "RAM"
 FALLBACK_MEMORY = 8 * 2**30
 _MODULE = "interns1_local.engine.device_list"
 # Devices that hold layers; the others compute for the CPU.
@@ -41,6 +42,11 @@ class Device:
     @property
     def holds_layers(self) -> bool:
         return self.type in HOLD_LAYERS
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in another machine."""
+        return self.backend.startswith("RPC")
 
     @property
     def shares_memory(self) -> bool:
@@ -80,6 +86,7 @@ class DeviceList:
         self._memory = memory or (lambda: (machine_memory(), available_memory()))
         self._lock = threading.Lock()
         self._known: tuple[float, dict[str, Any]] | None = None
+        self._claims: dict[object, dict[str, int]] = {}
 
     def machine(self, fresh: bool = False) -> Machine:
         """The machine now. `fresh` asks the devices again. LoadError when llama.cpp cannot list them."""
@@ -88,8 +95,40 @@ class DeviceList:
             if fresh or self._known is None or now - self._known[0] > CACHE_SECONDS:
                 self._known = now, read_list(self._run())
             listed = self._known[1]
+            claimed = self._claimed()
         total, free = self._memory()
-        return machine_of(listed, total, free)
+        return _less(machine_of(listed, total, free), claimed)
+
+    def claim(self, owner: object, taken: Mapping[str, int]) -> None:
+        """Count bytes by device name (RAM for the machine's memory) as taken, beyond what the system says.
+
+        A worker that loads has not taken yet what it will; and weights mapped from a file look free and are not.
+        """
+        with self._lock:
+            self._claims[owner] = dict(taken)
+
+    def release(self, owner: object) -> None:
+        """Forget what `owner` has claimed."""
+        with self._lock:
+            self._claims.pop(owner, None)
+            self._known = None
+
+    def without_claims(self, machine: Machine) -> Machine:
+        """`machine` as if all its memory were there for one model."""
+        devices = tuple(replace(device, free=device.total) for device in machine.devices)
+        return replace(machine, devices=devices, memory_free=machine.memory_total)
+
+    def _claimed(self) -> dict[str, int]:
+        summed: dict[str, int] = {}
+        for taken in self._claims.values():
+            for name, count in taken.items():
+                summed[name] = summed.get(name, 0) + count
+        return summed
+
+
+def _less(machine: Machine, claimed: Mapping[str, int]) -> Machine:
+    devices = tuple(replace(d, free=max(0, d.free - claimed.get(d.name, 0))) for d in machine.devices)
+    return replace(machine, devices=devices, memory_free=max(0, machine.memory_free - claimed.get(RAM, 0)))
 
 
 def read_list(text: str) -> dict[str, Any]:

@@ -1,56 +1,125 @@
-"""Load options that nobody chose: context, sequences, batch and threads that suit the model and this machine."""
+"""From wishes to a plan of this machine's memory: which options a worker gets, whether it fits, what to say if not."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from interns1_local.config import Settings
-from interns1_local.runners.devices import machine_memory
-from interns1_local.runners.model_spec import LoadOptions, ModelFacts, fit_context
+from interns1_local.errors import BadRequest
+from interns1_local.runners.devices import Device, DeviceList, Machine
+from interns1_local.runners.fit import Plan, Wishes, fit
+from interns1_local.runners.load_options import LoadOptions
+from interns1_local.runners.memory_use import format_gib
+from interns1_local.runners.model_shape import ModelShape
+from interns1_local.runners.model_spec import ModelFacts, ModelSpec, NotEnoughMemory, fit_context, read_model_facts
 
-DEFAULT_CONTEXT = 32768
-SMALLEST_CONTEXT = 2048
-DEFAULT_PARALLEL = 8
-DEFAULT_BATCH = 512
+# The machine of this process, with what its workers have been promised.
+this_machine = DeviceList()
 
-# A default context may take this share of the machine's memory for keys and values, no more.
-KV_SHARE = 0.25
-
-# Keys and values of all sequences together may outgrow one full context up to this.
-KV_TOGETHER = 256 * 2**20
-CONTEXTS_TOGETHER = 4
+# Who sets one of these decides for himself: the plan then warns where it would refuse.
+_OWN_DECISIONS = (
+    "num_ctx", "num_batch", "num_gpu", "num_parallel", "n_cpu_moe", "override_tensor", "tensor_split", "use_mmap",
+)  # fmt: skip
 
 
-def complete_options(
+def plan_load(
     wanted: LoadOptions,
     facts: ModelFacts,
     settings: Settings,
-    memory: int | None = None,
+    machine: Machine,
+    mmproj_bytes: int = 0,
+    adapter_bytes: int = 0,
+    draft_bytes: int = 0,
     cores: int | None = None,
-) -> LoadOptions:
-    """`wanted` with every gap filled: from the settings, else by the machine's memory and cores."""
-    default = LoadOptions(settings.context_length or _default_context(facts, memory or machine_memory()))
-    filled = replace(
-        wanted,
-        # What is set for all models stretches none.
-        num_ctx=wanted.num_ctx or default.within(facts.context_length).num_ctx,
-        num_parallel=wanted.num_parallel or settings.num_parallel or DEFAULT_PARALLEL,
-        num_batch=wanted.num_batch or DEFAULT_BATCH,
-        num_thread=wanted.num_thread or settings.threads or cores or physical_cores(),
-        num_gpu=-1 if wanted.num_gpu is None else wanted.num_gpu,
-        kv_cache_type=wanted.kv_cache_type or settings.kv_cache_type or "f16",
-        use_mmap=True if wanted.use_mmap is None else wanted.use_mmap,
+) -> Plan:
+    """`wanted` with every gap filled: from the settings, else by what fits the machine. See `refuse` for what does not.
+
+    BadRequest when the options name devices that are not there.
+    """
+    wanted = fit_context(wanted.over(LoadOptions.from_options(settings.load)), facts)
+    _check_devices(wanted, machine)
+    # A draft model goes where the model goes; its own shape is small beside that.
+    shape = ModelShape.of(facts, mmproj_bytes, adapter_bytes + draft_bytes)
+    wishes = wishes_of(settings)
+    wishes = replace(wishes, gpu_overhead=wishes.gpu_overhead + draft_bytes)
+    plan = fit(wanted, shape, machine, wishes)
+    options = replace(plan.options, num_thread=wanted.num_thread or settings.threads or cores or physical_cores())
+    return replace(plan, options=fit_context(options, facts))
+
+
+def wishes_of(settings: Settings) -> Wishes:
+    """What the settings say for all models."""
+    return Wishes(
+        num_ctx=settings.context_length,
+        num_parallel=settings.num_parallel,
+        kv_cache_type=settings.kv_cache_type,
+        gpu_overhead=settings.gpu_overhead,
+        spread=settings.sched_spread,
+        image_cache_bytes=settings.image_cache << 20,
     )
-    return fit_context(filled, facts)
 
 
-def choose_cells(options: LoadOptions, facts: ModelFacts) -> int:
-    """Cells of the cache that all sequences share: one full context at least, several where they are small."""
-    assert options.num_ctx is not None and options.num_parallel is not None, "options must be complete"
-    wanted = options.num_ctx * min(options.num_parallel, CONTEXTS_TOGETHER)
-    return max(options.num_ctx, min(wanted, KV_TOGETHER // max(facts.kv_bytes_per_token, 1)))
+def plan_for(spec: ModelSpec, facts: ModelFacts, settings: Settings, machine: Machine) -> Plan:
+    """The plan of a model with its vision file and its adapter."""
+    paths = spec.mmproj_path, spec.adapter_path, spec.draft_path
+    sizes = (0 if path is None else path.stat().st_size for path in paths)
+    return plan_load(spec.options, facts, settings, machine, *sizes)
+
+
+def plan_here(
+    spec: ModelSpec, facts: ModelFacts, settings: Settings, workers: Sequence[Sequence[tuple[int, int]]] = ()
+) -> Plan:
+    """The plan for this machine now, with the devices of RPC workers: free and total bytes of each of theirs."""
+    machine = this_machine.machine()
+    memory = [pair for worker in workers for pair in worker]
+    if not memory:
+        return plan_for(spec, facts, settings, machine)
+    remote = (Device(f"RPC{n}", "another machine", "gpu", "RPC", *pair) for n, pair in enumerate(memory))
+    machine = replace(machine, devices=(*remote, *machine.devices))
+    # Who names workers wants them used.
+    return plan_for(spec, facts, replace(settings, sched_spread=True), machine)
+
+
+def has_room(spec: ModelSpec, settings: Settings) -> bool:
+    """Whether the model fits now as well as it would if no other were loaded. True when that is no better."""
+    facts = read_model_facts(spec.model_path, spec.mmproj_path, spec.sidecar_path)
+    machine = this_machine.machine()
+    plan = plan_for(spec, facts, settings, machine)
+    if plan.fits and not plan.reasons:
+        return True
+    alone = plan_for(spec, facts, settings, this_machine.without_claims(machine))
+    return (plan.fits, plan.reasons) == (alone.fits, alone.reasons)
+
+
+def refuse(plan: Plan, name: str, wanted: LoadOptions, settings: Settings) -> str:
+    """NotEnoughMemory for a plan that does not fit; a warning where the user decided so himself; "" when it fits."""
+    if plan.fits:
+        return ""
+    lacking = [use for use in plan.devices if not use.fits]
+    need = "; ".join(
+        f"{use.name}: {format_gib(use.total)} needed, {format_gib(use.usable)} of {format_gib(use.capacity)} usable"
+        for use in lacking
+    )
+    asked = wanted.over(LoadOptions.from_options(settings.load))
+    decided = any(getattr(asked, field) is not None for field in _OWN_DECISIONS)
+    if decided and plan.ram.private <= plan.ram.capacity:
+        return f"it does not fit by this count ({need}); it is loaded as its options say"
+    advice = "choose a smaller quantization"
+    if not decided:
+        advice += ", free memory, or set options of your own (num_ctx, num_gpu, use_mmap)"
+    elif asked.num_ctx is not None:
+        advice += f", or a num_ctx below {asked.num_ctx}"
+    ram = plan.ram
+    raise NotEnoughMemory(
+        f"model requires more system memory ({format_gib(plan.total_bytes)}) than is available "
+        f"({format_gib(sum(use.usable for use in plan.devices))}): {need}. "
+        f"Of RAM, weights take {format_gib(ram.weights + ram.mapped)}, the context of {plan.options.num_ctx} tokens "
+        f"{format_gib(ram.kv)} and buffers {format_gib(ram.compute)}. To run {name}: {advice}; "
+        f"`interns1 doctor {name}` shows what would fit"
+    )
 
 
 def physical_cores() -> int:
@@ -63,14 +132,23 @@ def physical_cores() -> int:
     return max(1, len(siblings))
 
 
+def _check_devices(wanted: LoadOptions, machine: Machine) -> None:
+    known = [device.name for device in machine.devices] or ["CPU"]
+    for entry in wanted.override_tensor or ():
+        device = entry.rpartition("=")[2].strip()
+        if device not in known:
+            raise BadRequest(
+                f'option "override_tensor": there is no device {device!r}; this machine has {", ".join(known)}'
+            )
+    gpus = machine.gpus
+    if gpus and wanted.main_gpu is not None and wanted.main_gpu >= len(gpus):
+        raise BadRequest(f'option "main_gpu" must be below {len(gpus)}, the number of GPUs; it is {wanted.main_gpu}')
+    if gpus and wanted.tensor_split is not None and len(wanted.tensor_split) > len(gpus):
+        raise BadRequest(f'option "tensor_split" has {len(wanted.tensor_split)} shares for {len(gpus)} GPUs')
+
+
 def _siblings(cpu: int) -> str:
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
     except OSError:
         return str(cpu)
-
-
-def _default_context(facts: ModelFacts, memory: int) -> int:
-    affordable = int(memory * KV_SHARE) // max(facts.kv_bytes_per_token, 1)
-    context = max(SMALLEST_CONTEXT, min(DEFAULT_CONTEXT, affordable))
-    return context - context % 256

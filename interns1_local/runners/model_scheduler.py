@@ -25,6 +25,7 @@ DEFAULT_MAX_LOADED = 3
 
 # The last is told what share of the model is loaded.
 StartRunner = Callable[[ModelSpec, Settings, Callable[[float], None]], Awaitable[Any]]
+HasRoom = Callable[[ModelSpec, Settings], bool]
 
 
 @dataclass(slots=True)
@@ -97,8 +98,13 @@ class LoadTable:
         # What another server computes takes no memory here: it neither waits for room nor makes any.
         if spec.upstream is not None or sum(s.spec.upstream is None for s in self.slots.values()) < self._max_loaded:
             return Load(())
+        idle = self.least_wanted()
+        return Wait() if idle is None else Load((idle,))
+
+    def least_wanted(self) -> Slot | None:
+        """The idle model to go first; none that another server computes, as it takes no memory here."""
         idle = [slot for slot in self._unwanted() if slot.spec.upstream is None]
-        return Load((min(idle, key=_eviction_order),)) if idle else Wait()
+        return min(idle, key=_eviction_order, default=None)
 
     def expired(self, now: float) -> list[Slot]:
         """Idle slots whose time is over, and slots whose worker died."""
@@ -149,12 +155,15 @@ class ModelScheduler:
         clock: Callable[[], float] = time.monotonic,
         start_runner: StartRunner = Runner.start,
         read_facts: Callable[..., ModelFacts] = read_model_facts,
+        has_room: HasRoom = lambda spec, settings: True,
     ) -> None:
+        """`has_room` says whether a model fits as well as it can; if not, idle ones make room for it first."""
         self._settings = settings
         self._resolve = resolve
         self._clock = clock
         self._start_runner = start_runner
         self._read_facts = read_facts
+        self._has_room = has_room
         self._table = LoadTable(settings.max_loaded_models or DEFAULT_MAX_LOADED)
         self._gates: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failures: dict[str, tuple[float, InternS1Error]] = {}
@@ -273,6 +282,8 @@ class ModelScheduler:
 
         try:
             start = self._start_runner if slot.spec.upstream is None else UpstreamRunner.start
+            if slot.spec.upstream is None:
+                await self._make_room(slot.spec)
             slot.runner = await start(slot.spec, self._settings, report)
         except BaseException as error:
             del self._table.slots[slot.spec.name]
@@ -288,6 +299,14 @@ class ModelScheduler:
         if self._timer is None:
             self._timer = asyncio.create_task(self._watch())
         self._notify()
+
+    async def _make_room(self, spec: ModelSpec) -> None:
+        """Unload idle models, the least wanted first, until `spec` fits or none is left."""
+        while (idle := self._table.least_wanted()) is not None:
+            if await asyncio.to_thread(self._has_room, spec, self._settings):
+                return
+            if idle.idle:
+                await self._close(idle)
 
     async def _close(self, slot: Slot) -> None:
         slot.state = "closing"
@@ -331,9 +350,11 @@ class ModelScheduler:
         expires = None
         if slot.keep_alive >= 0:
             expires = datetime.now(UTC) + timedelta(seconds=max(0.0, self._remaining(slot)))
-        return LoadedModel(
-            slot.spec.name, slot.spec.digest, slot.spec.size + kv_bytes, 0, context, expires, slot.spec, slot.facts
-        )
+        plan = getattr(slot.runner, "plan", None)
+        size = slot.spec.size + kv_bytes if plan is None else plan.total_bytes
+        on_gpu = 0 if plan is None else plan.gpu_bytes
+        name, digest = slot.spec.name, slot.spec.digest
+        return LoadedModel(name, digest, size, on_gpu, context, expires, slot.spec, slot.facts)
 
 
 def _is_over(slot: Slot, now: float) -> bool:

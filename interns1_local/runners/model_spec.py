@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from interns1_local.errors import BadRequest, LoadError, ModelNotFound
+from interns1_local.errors import LoadError, ModelNotFound
 from interns1_local.media.image import TileSpec
 from interns1_local.media.video import FRAME_PREFIX
+from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.rope_scaling import DynamicRope
 from interns1_local.store.mmproj_repair import needs_repair
 from interns1_local.store.model_store import StoredModel
@@ -21,6 +22,11 @@ from interns1_local.store.sidecars import known_keys, missing_science
 from interns1_local.store.upstream import Upstream
 from quant.errors import QuantError
 from quant.gguf_file import GGUFMetadata, read_metadata
+
+__all__ = [
+    "LoadOptions", "ModelFacts", "ModelSpec", "NotEnoughMemory", "VisionFacts", "fit_context", "read_model_facts",
+    "vision_facts",
+]  # fmt: skip
 
 # llama.cpp's file types, as `general.file_type` holds them.
 FILE_TYPES = {
@@ -41,56 +47,10 @@ _SAMPLING_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """Options that a worker is started with. None leaves the choice to the machine's defaults."""
+class NotEnoughMemory(LoadError):
+    """A model does not fit. Ollama's clients know the sentence's beginning."""
 
-    num_ctx: int | None = None
-    num_batch: int | None = None
-    num_gpu: int | None = None
-    num_thread: int | None = None
-    num_parallel: int | None = None
-    kv_cache_type: str | None = None
-    use_mmap: bool | None = None
-    # Nobody asks for it: it follows from num_ctx, see `fit_context`.
-    rope_freq_base: float | None = None
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> LoadOptions:
-        """The load options among a request's or a Modelfile's options; other options are left alone."""
-        chosen = {}
-        for entry in fields(cls):
-            value = options.get(entry.name)
-            if value is not None and entry.name != "rope_freq_base":
-                chosen[entry.name] = _typed(entry.name, value)
-        # Ollama writes "choose by yourself" as 0 threads and -1 layers.
-        if not chosen.get("num_thread", 1):
-            del chosen["num_thread"]
-        if chosen.get("num_gpu", 0) < 0:
-            del chosen["num_gpu"]
-        return cls(**chosen)
-
-    def over(self, defaults: LoadOptions) -> LoadOptions:
-        """These options where they are set, `defaults` elsewhere."""
-        chosen = {e.name: getattr(self, e.name) for e in fields(self) if getattr(self, e.name) is not None}
-        return replace(defaults, **chosen)
-
-    def within(self, trained_context: int) -> LoadOptions:
-        """These options with a context no longer than the model was trained for (0: unknown)."""
-        if self.num_ctx is None or not 0 < trained_context < self.num_ctx:
-            return self
-        return replace(self, num_ctx=trained_context)
-
-    def satisfies(self, wanted: LoadOptions) -> bool:
-        """Whether a worker started with these (complete) options serves `wanted` as well as a new one would."""
-        for entry in fields(self):
-            have, want = getattr(self, entry.name), getattr(wanted, entry.name)
-            if want is None or have == want:
-                continue
-            if entry.name in ("num_ctx", "num_parallel") and have is not None and have >= want:
-                continue
-            return False
-        return True
+    code = "not_enough_memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,20 +268,3 @@ def _kv_bytes_per_token(values: Mapping[str, Any], architecture: str) -> int:
     total_kv_heads = kv_heads * layers if isinstance(kv_heads, int) else int(sum(kv_heads))
     head = width // max(int(heads), 1)
     return 2 * total_kv_heads * (int(read("attention.key_length", head)) + int(read("attention.value_length", head)))
-
-
-def _typed(name: str, value: Any) -> Any:
-    if name == "kv_cache_type":
-        if not isinstance(value, str):
-            raise BadRequest(f'option "{name}" must be of type string')
-        return value.lower()
-    if name == "use_mmap":
-        if not isinstance(value, bool):
-            raise BadRequest(f'option "{name}" must be of type boolean')
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or int(value) != value:
-        raise BadRequest(f'option "{name}" must be of type integer')
-    low = {"num_gpu": -1, "num_thread": 0}.get(name, 1)
-    if not low <= value < 2**31:
-        raise BadRequest(f'option "{name}" must be at least {low}; it is {value}')
-    return int(value)

@@ -25,7 +25,8 @@ from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
 from interns1_local.runners.crash_log import CrashLog
 from interns1_local.runners.default_draft import with_default_draft
-from interns1_local.runners.memory import choose_cells, complete_options
+from interns1_local.runners.fit import Plan
+from interns1_local.runners.memory import plan_here, refuse, this_machine
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
 from interns1_local.runners.protocol import (
     Chunk,
@@ -61,9 +62,10 @@ Progress = Callable[[float], None]
 class Runner:
     """One loaded model in its own process. Made by `Runner.start`; usable until `alive` is false."""
 
-    def __init__(self, spec: ModelSpec, facts: ModelFacts) -> None:
+    def __init__(self, spec: ModelSpec, facts: ModelFacts, plan: Plan) -> None:
         self.spec = spec
         self.facts = facts
+        self.plan = plan
         self.options = spec.options
         self.context_length = 0
         self._process: asyncio.subprocess.Process
@@ -81,26 +83,28 @@ class Runner:
         # Whether the worker is to be asked, at its end, to write down what it has read.
         self._stores_prefixes = False
         self._rpc: tuple[str, ...] = ()
-        self._rpc_layers: int | None = None
 
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
         """Start a worker for `spec` and wait until the model is loaded. LoadError says why it could not be."""
         facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
-        options = complete_options(spec.options, facts, settings)
         spec = await asyncio.to_thread(with_default_draft, spec, settings)
-        runner = cls(replace(spec, options=options), facts)
+        endpoints = parse_endpoints(",".join(settings.rpc))
+        # llama.cpp ends its process when a worker is not there.
+        workers = await asyncio.gather(*(asyncio.to_thread(look_at, endpoint) for endpoint in endpoints))
+        plan = await asyncio.to_thread(plan_here, spec, facts, settings, [worker.memory for worker in workers])
+        warning = refuse(plan, spec.name, spec.options, settings)
+        runner = cls(replace(spec, options=plan.options), facts, plan)
         runner._progress = on_progress
-        runner._rpc = parse_endpoints(",".join(settings.rpc))
-        # As it was asked for: what suits this machine alone says nothing of the others.
-        runner._rpc_layers = spec.options.num_gpu
-        for warning in facts.warnings:
-            _log.warning("%s: %s", spec.name, warning)
+        runner._rpc = endpoints
+        _log.info("%s", plan.line(spec.name))
+        this_machine.claim(runner, {use.name: use.total for use in plan.devices})
+        for text in (*([warning] if warning else []), *facts.warnings):
+            _log.warning("%s: %s", spec.name, text)
         try:
-            # llama.cpp ends its process when a worker is not there.
-            await asyncio.gather(*(asyncio.to_thread(look_at, endpoint) for endpoint in runner._rpc))
             await runner._spawn(settings)
             await runner._load(settings)
+            this_machine.claim(runner, {plan.ram.name: plan.ram.mapped})
         except BaseException:
             await runner.close()
             raise
@@ -178,6 +182,7 @@ class Runner:
     async def close(self) -> None:
         """End the process; requests still running get WorkerDied."""
         closing, self._closing = self._closing, True
+        this_machine.release(self)
         if self._stores_prefixes and not (closing or self._ended):
             self._post(Frame({"op": "unload", "seconds": STORE_SECONDS}))
             with suppress(TimeoutError):
@@ -253,13 +258,12 @@ class Runner:
             "sidecar_path": None if spec.sidecar_path is None else str(spec.sidecar_path),
             "cache_dir": str(settings.cache_dir),
             "options": asdict(spec.options),
-            "n_cells": choose_cells(spec.options, self.facts),
+            "n_cells": self.plan.n_cells,
             "image_cache_bytes": settings.image_cache << 20,
             "prefix_folder": None if settings.prefix_cache_dir is None else str(settings.prefix_cache_dir),
             "prefix_bytes": settings.prefix_cache_size << 20,
             "debug": settings.debug,
             "rpc": self._rpc,
-            "rpc_layers": self._rpc_layers,
         }
         await self._send(Frame(header))
         timeout = settings.load_timeout if settings.load_timeout > 0 else None

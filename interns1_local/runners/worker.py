@@ -22,6 +22,7 @@ from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, S
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
 from interns1_local.engine.llama import start_backend
+from interns1_local.engine.offload import Offload, start_numa
 from interns1_local.engine.rpc import add_workers
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
@@ -95,15 +96,16 @@ class Worker:
     def _load(self, header: dict[str, Any]) -> None:
         start_backend(header["debug"])
         options = header["options"]
+        start_numa(options["numa"] or "")
         engine_options = EngineOptions(
             n_ctx=options["num_ctx"],
             n_cells=header["n_cells"],
             n_seq_max=options["num_parallel"],
             n_batch=options["num_batch"],
             n_threads=options["num_thread"],
-            n_gpu_layers=options["num_gpu"],
             kv_type=options["kv_cache_type"],
-            use_mmap=options["use_mmap"],
+            flash_attention=options["flash_attention"] or "auto",
+            offload=_offload(options),
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],
             adapter_path=Path(header["adapter_path"]) if header["adapter_path"] else None,
@@ -320,10 +322,27 @@ def _spread(options: EngineOptions, header: dict[str, Any], facts: ModelFacts, m
     devices += [found for found in known.values() if found["type"] == "gpu" and found["name"] not in workers]
     blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
     placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
-    asked = header["rpc_layers"]
-    layers = placement.n_layers if asked is None or asked < 0 else asked
-    shares = DeviceShares(tuple(device["name"] for device in devices), placement.split)
-    return replace(options, n_gpu_layers=layers, shares=shares)
+    offload = options.offload or Offload()
+    # The plan knows more than sizes of files, where it counted the same devices.
+    split = offload.tensor_split if len(offload.tensor_split) == len(devices) else placement.split
+    layers = offload.n_gpu_layers if offload.n_gpu_layers >= 0 else placement.n_layers
+    shares = DeviceShares(tuple(device["name"] for device in devices), split)
+    offload = replace(offload, n_gpu_layers=layers, tensor_split=())
+    return replace(options, offload=offload, shares=shares)
+
+
+def _offload(options: dict[str, Any]) -> Offload:
+    overrides = [entry.rpartition("=") for entry in options["override_tensor"] or ()]
+    return Offload(
+        n_gpu_layers=options["num_gpu"],
+        use_mmap=options["use_mmap"],
+        use_mlock=options["use_mlock"] or False,
+        n_cpu_moe=options["n_cpu_moe"] or 0,
+        overrides=tuple((pattern, device.strip()) for pattern, _, device in overrides),
+        split_mode=options["split_mode"] or "layer",
+        tensor_split=tuple(options["tensor_split"] or ()),
+        main_gpu=options["main_gpu"] or 0,
+    )
 
 
 def connect(address: str) -> socket.socket:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from interns1_local import __version__
 from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error
+from interns1_local.runners.memory import has_room
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.server import (
     anthropic,
@@ -118,7 +119,7 @@ def serve(settings: Settings) -> None:
     start_logging(settings)
     listener = _listen(settings)
     store = ModelStore(settings.models_dir)
-    scheduler = ModelScheduler(settings, resolver(store))
+    scheduler = ModelScheduler(settings, resolver(store), has_room=has_room)
     config = uvicorn.Config(
         create_app(settings, store, scheduler),
         log_level="info" if settings.debug else "warning",

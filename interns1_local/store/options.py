@@ -13,8 +13,17 @@ OPTION_TYPES: dict[str, str] = {
     "num_ctx": "integer",
     "num_batch": "integer",
     "num_gpu": "integer",
+    "num_parallel": "integer",
+    "n_cpu_moe": "integer",
+    "override_tensor": "array",
+    "split_mode": "string",
+    "tensor_split": "numbers",
     "main_gpu": "integer",
+    "kv_cache_type": "string",
+    "flash_attention": "switch",
     "use_mmap": "boolean",
+    "use_mlock": "boolean",
+    "numa": "switch",
     "num_thread": "integer",
     "draft_num_predict": "integer",
     "num_draft": "integer",
@@ -43,7 +52,7 @@ OPTION_TYPES: dict[str, str] = {
 }
 # Old clients and old Modelfiles still name these; nothing reads them any more.
 IGNORED_OPTIONS = {
-    *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "numa"),
+    *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only"),
     *("tfs_z", "mirostat", "mirostat_tau", "mirostat_eta"),
 }
 THINK_LEVELS = ("high", "medium", "low", "max")
@@ -108,6 +117,10 @@ def _check(name: str, kind: str, value: Any) -> Any:
         raise OptionTypeError(f'option "{name}" must be of an array of strings')
     if kind == "think":
         return think_value(value)
+    if kind == "switch" and isinstance(value, bool | str):
+        return value
+    if kind == "numbers" and isinstance(value, str | list | tuple):
+        return value
     raise OptionTypeError(f'option "{name}" must be of type {kind}; it is {json.dumps(value)[:80]}')
 
 
@@ -120,9 +133,11 @@ def _parse(kind: str, text: str) -> Any:
     except ValueError:
         go, wanted = ("int", "a whole number") if kind == "integer" else ("float", "a number")
         raise BadRequest(f"invalid {go} value [{text}]; {wanted} is expected") from None
-    if kind == "string":
+    if kind in ("string", "numbers"):
         return text
     lowered = text.lower()
+    if kind == "switch":
+        return {"true": True, "false": False}.get(lowered, lowered)
     if kind == "boolean":
         if lowered in ("1", "t", "true", "0", "f", "false"):
             return lowered in ("1", "t", "true")

@@ -26,7 +26,7 @@ def names(request: type) -> set[str]:
 def test_all_that_can_be_asked_has_a_name() -> None:
     assert names(ChatRequest) - OTHERS <= set(ChatArguments.__annotations__)
     assert names(TextRequest) - OTHERS <= set(TextArguments.__annotations__)
-    assert set(Options.__annotations__) == {*OPTION_TYPES, *names(LoadOptions)} - {"rope_freq_base"}
+    assert set(Options.__annotations__) == {*OPTION_TYPES, *names(LoadOptions)} - {"rope_freq_base", "most_gpu_layers"}
 
 
 @pytest.mark.parametrize(

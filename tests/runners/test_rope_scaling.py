@@ -17,7 +17,8 @@ from convert.hf_to_gguf import convert
 from interns1_local.config import Settings
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.reference.checkpoint import Reference
-from interns1_local.runners.memory import complete_options
+from interns1_local.runners.devices import Machine
+from interns1_local.runners.memory import plan_load
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec, fit_context, read_model_facts
 from interns1_local.runners.protocol import GenerateRequest
@@ -100,10 +101,11 @@ def test_only_who_asks_for_it_gets_a_longer_context(folder: Path) -> None:
     asked = fit_context(LoadOptions(num_ctx=LONG), facts)
     assert asked.num_ctx == LONG and asked.rope_freq_base is not None and asked.rope_freq_base > base
     # A default is no wish.
-    default = complete_options(LoadOptions(), facts, Settings(context_length=LONG, threads=1))
+    machine = Machine(memory_total=2**34, memory_free=2**34)
+    default = plan_load(LoadOptions(), facts, Settings(context_length=LONG, threads=1), machine).options
     assert (default.num_ctx, default.rope_freq_base) == (CONTEXT, base)
     # Short texts are computed as the reference does, so a worker with another base does not serve them.
-    stretched = complete_options(asked, facts, Settings(threads=1))
+    stretched = plan_load(asked, facts, Settings(threads=1), machine).options
     assert stretched.satisfies(asked)
     assert not stretched.satisfies(fit_context(LoadOptions(), facts))
     assert not default.satisfies(asked)

@@ -1,0 +1,123 @@
+"""How much memory a loaded model takes, part by part, from its shape and its load options.
+
+The formulas follow what llama.cpp allocates (its log of a load is the oracle of tests/runners/test_estimate.py):
+keys and values are exact; a graph's buffer is that of its largest phase, in values of 4 bytes a token of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interns1_local.runners.model_shape import ModelShape, VisionShape, Weight, row_bytes
+
+MIB = 2**20
+# Python with numpy, llama.cpp and what they allocate for themselves; and code and read-only data mapped from files.
+PROGRAM_BYTES = 40 * MIB
+PROGRAM_MAPPED = 30 * MIB
+# A token's text in llama.cpp's tables and in the tokenizer's.
+TOKEN_BYTES = 600
+# Sequences that keep a finished answer's cells, see engine/engine.CACHED_SEQUENCES.
+KEPT_SEQUENCES = 24
+CELL_PADDING = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a computation's memory depends on beside the model: cells include those of all sequences."""
+
+    cells: int
+    batch: int
+    sequences: int
+    flash: bool
+    k_type: str = "F16"
+    v_type: str = "F16"
+
+    @property
+    def outputs(self) -> int:
+        """Tokens of a batch that may have logits."""
+        return min(self.sequences + KEPT_SEQUENCES, 256)
+
+    @property
+    def padded_cells(self) -> int:
+        return -(-self.cells // CELL_PADDING) * CELL_PADDING
+
+
+def kv_bytes(shape: ModelShape, graph: Graph, layer: int) -> int:
+    """Keys and values of one layer."""
+    keys, values = shape.kv_widths[layer]
+    return graph.padded_cells * (row_bytes(graph.k_type, keys) + row_bytes(graph.v_type, values))
+
+
+def compute_bytes(shape: ModelShape, graph: Graph) -> int:
+    """The buffer of the graph's intermediate values on a device that computes layers and output."""
+    keys, values = max(shape.kv_widths, default=(0, 0))
+    mask = graph.padded_cells / 2 if graph.flash else graph.padded_cells
+    scores = 0 if graph.flash else graph.padded_cells * shape.n_heads
+    attention = scores + 3 * shape.width + 2 * shape.query_width + keys + values
+    feed_forward = 3 * shape.ff_width + 4 * shape.width
+    if shape.has_experts:
+        chosen, inner = shape.n_experts_used * shape.width, shape.n_experts_used * shape.expert_width
+        feed_forward = max(2 * chosen + 2 * inner, 3 * inner + 4 * shape.width)
+    layers = graph.batch * (mask + max(attention, feed_forward))
+    output = graph.outputs * (shape.vocabulary + shape.width) + graph.batch * shape.width
+    return int(4 * max(layers, output))
+
+
+def input_bytes(shape: ModelShape, graph: Graph) -> int:
+    """What the CPU prepares for a graph that other devices compute: embeddings and mask."""
+    return 4 * graph.batch * (shape.width + graph.padded_cells)
+
+
+def work_bytes(shape: ModelShape, graph: Graph) -> int:
+    """The CPU's scratch memory: the second factor of its largest product, in the type of the first."""
+    widest = max(shape.ff_width, shape.query_width, shape.width, shape.n_experts_used * shape.expert_width)
+    work = graph.batch * widest * 2
+    if not graph.flash and graph.v_type != "F32":
+        work = max(work, 2 * graph.batch * graph.padded_cells * shape.n_heads)
+    return work
+
+
+def output_bytes(shape: ModelShape, graph: Graph) -> int:
+    """Logits of a batch, in RAM."""
+    return 4 * graph.outputs * shape.vocabulary
+
+
+def program_bytes(shape: ModelShape) -> int:
+    """The worker itself with its tables of the vocabulary."""
+    return PROGRAM_BYTES + TOKEN_BYTES * shape.vocabulary
+
+
+def vision_bytes(vision: VisionShape) -> int:
+    """A vision tower with the intermediate values of one tile."""
+    scores = vision.n_heads * vision.n_positions
+    values = vision.n_positions * (max(scores, 2 * vision.ff_width) + 5 * vision.width)
+    return vision.n_bytes + 4 * values
+
+
+def repacked_bytes(weight: Weight, features: frozenset[str]) -> int:
+    """Bytes of the second copy that the CPU makes of a weight in an order that suits it; 0 for most types."""
+    needed = _REPACKED.get(weight.type)
+    if needed is None or not weight.is_matrix or "REPACK" not in features or weight.rows % 8:
+        return 0
+    return weight.n_bytes if any(names <= features for names in needed) else 0
+
+
+def cpu_features(system_info: str) -> frozenset[str]:
+    """`CPU : AVX2 = 1 | FMA = 1` -> {"AVX2", "FMA"}."""
+    parts = system_info.replace(":", "|").split("|")
+    pairs = (part.partition("=") for part in parts)
+    return frozenset(name.strip() for name, _, value in pairs if value.strip() not in ("", "0"))
+
+
+_ARM = frozenset({"NEON", "DOTPROD"})
+# ggml-cpu's repack.cpp: type -> sets of features, one of which suffices.
+_REPACKED: dict[str, tuple[frozenset[str], ...]] = {
+    "Q4_0": (frozenset({"AVX2"}), _ARM),
+    "Q4_K": (frozenset({"AVX2"}), _ARM),
+    "Q2_K": (frozenset({"AVX512"}),),
+    "Q5_K": (_ARM,),
+    "Q6_K": (_ARM,),
+    "IQ4_NL": (frozenset({"AVX2"}), _ARM),
+    "MXFP4": (frozenset({"AVX2"}), _ARM),
+    "Q8_0": (_ARM,),
+}
