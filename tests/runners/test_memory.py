@@ -111,7 +111,7 @@ def scheduled(tmp_path: Path, room: Callable[[set[str], str], bool], test: Calla
         path.write_bytes(b"12345")
         alive: dict[str, FakeRunner] = {}
 
-        async def start(spec: ModelSpec, settings: Settings) -> FakeRunner:
+        async def start(spec: ModelSpec, settings: Settings, report: Any) -> FakeRunner:
             alive[spec.name] = FakeRunner(spec)
             return alive[spec.name]
 
