@@ -130,24 +130,15 @@ class Engine:
     ) -> None:
         self.options = options
         offload = self._offload = options.offload or Offload(options.n_gpu_layers, options.use_mmap)
-        self.model = Model(
-            model_path, on_progress=on_progress, adapter_path=options.adapter_path,
-            shares=options.shares, offload=offload,
-        )  # fmt: skip
+        loading = on_progress, options.adapter_path, options.shares, offload
+        self.model = Model(model_path, offload.n_gpu_layers, offload.use_mmap, *loading)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
         n_batch = min(max(options.n_batch, n_slots), n_cells)
-        self.context = Context(
-            self.model,
-            n_cells,
-            n_batch,
-            n_slots,
-            options.n_threads,
-            options.kv_type,
-            rope_freq_base=options.rope_freq_base,
-            flash_attention=options.flash_attention,
-        )
+        sizes = n_cells, n_batch, n_slots, options.n_threads, options.kv_type
+        base, flash = options.rope_freq_base, options.flash_attention
+        self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
