@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +30,7 @@ from benchmarks.serve_models import MODELS, BenchModel
 from benchmarks.serve_servers import SIDES, Server, Setup, bench, store_ours
 
 QUIET_SHARE = 0.15  # of a core, taken by others
+PATIENCE = 60.0  # seconds of a setup spent on waiting for others
 RETRIES = 4
 BENCH = "llama-bench"
 
@@ -40,19 +43,23 @@ class QuietGate:
     def __init__(self, retries: int) -> None:
         self.retries = retries
         self.disturbed = 0
+        self._patience = PATIENCE
 
     def wait(self) -> None:
-        """Half a minute at most."""
-        for _ in range(60):
+        """Until little else runs, or patience is at an end."""
+        while self.retries and self._patience > 0:
             began, busy = time.monotonic(), _busy_seconds()
             time.sleep(0.25)
-            if (_busy_seconds() - busy) / (time.monotonic() - began) < QUIET_SHARE or not self.retries:
+            if (_busy_seconds() - busy) / (time.monotonic() - began) < QUIET_SHARE:
                 return
             time.sleep(0.25)
+            self._patience -= 0.5
 
     def take(self, server: Server | None, work: asyncio.Runner, measure: Measure, seed: str, others: _Bench) -> Figures:
         """One measure, again while it was disturbed."""
         for attempt in range(self.retries + 1):
+            if attempt and self._patience <= 0:
+                break
             self.wait()
             began, busy, own = time.monotonic(), _busy_seconds(), cpu_seconds(os.getpid())
             children = os.times()
@@ -118,7 +125,7 @@ def run(model: BenchModel, setup: Setup, measures: Sequence[Measure], chosen: ar
                 with suppress(OSError):
                     server.stop()
     if gate.disturbed:
-        print(f"\n{gate.disturbed} figures were taken while other programs ran: run it again on a quiet machine")
+        print(f"\n{gate.disturbed} figures were taken while other programs ran: they say little, run it again")
     return missed
 
 
@@ -194,6 +201,8 @@ def read_arguments() -> argparse.Namespace:
 
 def main() -> None:
     chosen = read_arguments()
+    # So that the servers end with this program.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if chosen.list:
         for measure in MEASURES:
             print(f"{measure.name:10} {measure.title}")
