@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
 import subprocess
 import sys
 
+import click
 import pytest
 
 from interns1_local import __version__
-from interns1_local.commands import COMMANDS
+from interns1_local.commands import COMMANDS, interns1
 from tests.commands.conftest import Invoke
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words of each `interns1 ...` in the examples, up to where the shell takes over or an explanation begins."""
+    found = []
+    for line in re.findall(r"(interns1 .*)", text):
+        words = shlex.shlex(re.split(r" {3,}", line)[0].replace(')"', ""), posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        found.append(list(itertools.takewhile(lambda word: word not in (">", "|", "&", "&&", ";"), words)))
+    return found
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "ls", "start"])
@@ -18,6 +32,17 @@ def test_help_has_an_example(name: str, invoke: Invoke) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"interns1 {'list' if name == 'ls' else 'serve' if name == 'start' else name}" in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_parse(name: str, invoke: Invoke) -> None:
+    """Each line is a command line that the command takes: its options exist, and their values are of their types."""
+    examples = command_lines(invoke(name, "--help").output.partition("Example")[2])
+    assert [words for words in examples if words[1] == name], "an example of the command itself"
+    for _, command, *arguments in examples:
+        found = interns1.get_command(click.Context(interns1), command)
+        assert found is not None, command
+        found.make_context(command, arguments)
 
 
 def test_interns1_alone_lists_the_commands(invoke: Invoke) -> None:
