@@ -185,3 +185,14 @@ def test_imports_stay_light(module: str, heavy: set[str]) -> None:
     code = f"import sys, {module}; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_llama_cpp_has_one_door() -> None:
+    doors = {
+        module_name(path)
+        for path in python_files()
+        for node in ast.walk(tree_of(path))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "llama_cpp" and not node.level)
+        or (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "llama_cpp" for alias in node.names))
+    }
+    assert doors == {"interns1_local.engine.native"}

@@ -6,9 +6,8 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from llama_cpp import llama_cpp
-
 from interns1_local.engine import native_log
+from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import LoadError
 
 

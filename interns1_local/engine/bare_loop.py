@@ -12,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from llama_cpp import llama_cpp
-
 from interns1_local.engine.llama import EngineError, Model
+from interns1_local.engine.native import llama_cpp
 
 
 class BareLoop:

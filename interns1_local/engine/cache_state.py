@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import Context, EngineError
+from interns1_local.engine.native import llama_cpp
 from interns1_local.engine.plan import Cut, Operation, Remove, Share, Store
 
 Bytes = npt.NDArray[np.uint8]

@@ -6,24 +6,18 @@ A process of its own, so that who asks loads no llama.cpp and no driver, and out
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-
-from llama_cpp import llama_cpp
 
 from interns1_local.engine.devices import backend_names, describe_devices
 from interns1_local.engine.llama import start_backend
+from interns1_local.engine.native import binding_version, llama_cpp
 
 
 def describe() -> dict[str, Any]:
     """Devices, backends, and the build of llama.cpp."""
     start_backend()
-    try:
-        binding = version("llama-cpp-python")
-    except PackageNotFoundError:
-        binding = "unknown"
     return {
-        "version": binding,
+        "version": binding_version(),
         "system_info": (llama_cpp.llama_print_system_info() or b"").decode(errors="replace"),
         "gpu_offload": bool(llama_cpp.llama_supports_gpu_offload()),
         "mlock": bool(llama_cpp.llama_supports_mlock()),

@@ -6,9 +6,8 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-from llama_cpp import llama_cpp
-
 from interns1_local.engine.devices import device_pointer
+from interns1_local.engine.native import llama_cpp
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llama_cpp import llama_cpp
-
+from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest, LoadError
 
 # ggml_backend_dev_type, in its order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama_cpp import llama_cpp
+from interns1_local.engine.native import llama_cpp
 
 # Gets the address of a ggml_tensor; asked first (True) whether it wants to see that node once it is computed (False).
 Observer = Callable[[int, bool], bool]

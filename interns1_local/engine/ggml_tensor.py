@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import EngineError
+from interns1_local.engine.native import llama_cpp
 
 F32, I32 = llama_cpp.GGML_TYPE_F32, llama_cpp.GGML_TYPE_I32
 _DTYPES: dict[int, npt.DTypeLike] = {F32: np.float32, I32: np.int32}

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp
 
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
+from interns1_local.engine.native import llama_cpp
 from interns1_local.engine.offload import FLASH_ATTENTION, KV_TYPES, Offload, model_params
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import Logits

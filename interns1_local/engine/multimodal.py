@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import mtmd_cpp
 
 from interns1_local.engine import native_log
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.llama import EngineError, Model
+from interns1_local.engine.native import mtmd_cpp
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
 

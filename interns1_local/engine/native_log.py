@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 
-from llama_cpp import llama_cpp, mtmd_cpp
+from interns1_local.engine.native import llama_cpp, mtmd_cpp
 
 # llama.cpp runs a debugger for a back trace when it aborts, which takes seconds.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")

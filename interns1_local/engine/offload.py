@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llama_cpp import llama_cpp
-
 from interns1_local.engine.devices import buffer_type, describe_devices
+from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest
 
 SPLIT_MODES = {

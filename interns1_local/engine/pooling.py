@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import Batch, Context, EngineError, Model
+from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest, Unsupported
 
 MAX_SEQUENCES_AT_ONCE = 16

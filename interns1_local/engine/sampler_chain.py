@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_cpp import llama_cpp
-
+from interns1_local.engine.native import llama_cpp
 from interns1_local.engine.sampling import MAX_SEED, SamplingParams
 
 

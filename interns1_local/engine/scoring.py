@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp
 
 from interns1_local.engine.llama import Batch, Context, EngineError, Model
+from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest
 
 # llama.cpp holds a row of logits for every token of a batch: 75 MiB for a vocabulary of 153,216.

@@ -12,10 +12,9 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import Protocol
 
-from llama_cpp import __version__, llama_cpp
-
 from interns1_local.engine import cache_state
 from interns1_local.engine.llama import Context, EngineError
+from interns1_local.engine.native import binding_version, llama_cpp
 from interns1_local.engine.plan import Operation, Store
 from interns1_local.engine.prefix_files import Data, PrefixFiles, StoredPrefix
 from interns1_local.engine.scheduler import Scheduler
@@ -53,7 +52,7 @@ def open_files(context: Context, model_path: Path, mmproj_path: Path | None, opt
         return None
     paths = model_path, mmproj_path, options.adapter_path
     layers = int(llama_cpp.llama_model_n_layer(context.model.pointer))
-    parts = [__version__, layers, context.model.vocab.n_tokens, options.kv_type, options.rope_freq_base]
+    parts = [binding_version(), layers, context.model.vocab.n_tokens, options.kv_type, options.rope_freq_base]
     text = json.dumps([*parts, *(_identity(path) for path in paths)])
     try:
         return PrefixFiles(options.prefix_folder, hashlib.sha256(text.encode()).digest(), options.prefix_bytes)

@@ -13,13 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import mtmd_cpp
 
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.native import binding_version, mtmd_cpp
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
 from quant.errors import QuantError
@@ -55,8 +54,8 @@ def build_stamp() -> str:
     library = Path(str(mtmd_cpp._libmtmd._name))
     with contextlib.suppress(OSError):
         status = library.stat()
-        return f"{llama_cpp.__version__} {library} {status.st_size} {status.st_mtime_ns}"
-    return f"{llama_cpp.__version__} {library}"
+        return f"{binding_version()} {library} {status.st_size} {status.st_mtime_ns}"
+    return f"{binding_version()} {library}"
 
 
 def measure_order() -> Order:
