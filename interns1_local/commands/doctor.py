@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interns1_local.runners.devices import Machine
     from interns1_local.runners.fit import Plan
     from interns1_local.runners.known_shapes import KnownModel
+    from interns1_local.runners.rpc_protocol import RpcWorker
 
 
 @click.command(
@@ -21,11 +22,13 @@ Examples:
   interns1 doctor model.gguf --json
   interns1 doctor intern-s1 --vram 24GiB --ram 128GiB
   interns1 doctor intern-s1-mini --type Q8_0 --vram 8GiB --vram 8GiB
+  interns1 doctor intern-s1 --rpc gpu1:50052,gpu2:50052
 """
 )
 @click.argument("model", required=False)
 @click.option("--vram", multiple=True, metavar="SIZE", help="Memory of a GPU of another machine; repeat for several.")
 @click.option("--ram", metavar="SIZE", help="Memory of another machine.")
+@click.option("--rpc", metavar="HOST[:PORT],...", help="RPC workers that may hold layers (default: INTERNS1_RPC).")
 @click.option("--type", "type_name", metavar="TYPE", help="Quantization of a model that is not here (default: best).")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A load option, such as num_ctx=8192.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -33,6 +36,7 @@ def command(
     model: str | None,
     vram: tuple[str, ...],
     ram: str | None,
+    rpc: str | None,
     type_name: str | None,
     options: tuple[str, ...],
     as_json: bool,
@@ -44,12 +48,14 @@ def command(
     from interns1_local.commands.format import echo_json
     from interns1_local.commands.plan_report import simulated_machine
     from interns1_local.config import load_settings
-    from interns1_local.runners.memory import this_machine
+    from interns1_local.runners.memory import this_machine, with_workers
 
     settings = load_settings()
     real = this_machine.machine()
     machine = simulated_machine(vram, ram, real) if vram or ram else real
     report: dict[str, Any] = {}
+    if rpc or not (vram or ram):
+        machine = with_workers(machine, _rpc_workers(rpc or ",".join(settings.rpc), report, as_json))
     if model is None and not (vram or ram):
         _examine(settings, machine, report, as_json)
     elif model is not None:
@@ -58,6 +64,24 @@ def command(
         _published(machine, report, as_json, options, model)
     if as_json:
         echo_json(report)
+
+
+def _rpc_workers(given: str, report: dict[str, Any], quiet: bool) -> list[RpcWorker]:
+    """The workers that answer; of the others it is said that they do not."""
+    from interns1_local.errors import LoadError
+    from interns1_local.runners.rpc_protocol import look_at, parse_endpoints
+
+    workers, lines = [], []
+    for endpoint in parse_endpoints(given):
+        try:
+            workers.append(look_at(endpoint, 2.0, 10.0))
+        except LoadError as error:
+            lines.append(error.message)
+    if lines:
+        report["unreachable"] = lines
+    for line in () if quiet else lines:
+        click.echo(f"  {click.style('--', fg='yellow')} {line}")
+    return workers
 
 
 def _examine(settings: Settings, machine: Machine, report: dict[str, Any], quiet: bool) -> None:
@@ -160,7 +184,11 @@ def _plan(
             "planned without being here"
         )
     chosen = _known_type(known, type_name, machine, wanted)
-    return f"{known.title} {chosen}", fit(wanted, known.shape(chosen, "Q8_0"), machine, wishes_of(settings)), True
+    return (
+        f"{known.title} {chosen}",
+        fit(wanted, known.shape(chosen, "Q8_0"), machine, wishes_of(settings, machine)),
+        True,
+    )
 
 
 def _known_type(known: KnownModel, asked: str | None, machine: Machine, wanted: Any) -> str:

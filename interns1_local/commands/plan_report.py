@@ -11,7 +11,7 @@ import click
 
 from interns1_local.errors import BadRequest
 from interns1_local.runners.devices import Device, Machine
-from interns1_local.runners.fit import Plan, count_of, fit
+from interns1_local.runners.fit import Plan, Wishes, count_of, fit
 from interns1_local.runners.known_shapes import KnownModel
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import MemoryUse, format_gib
@@ -89,10 +89,12 @@ def plan_json(name: str, plan: Plan) -> dict[str, Any]:
 
 def fitting_types(model: KnownModel, machine: Machine, wanted: LoadOptions) -> list[tuple[str, int, Plan]]:
     """(quantization, bytes of weights, plan) of each of TYPES on `machine`, with a vision file of 8 bits."""
+    # Who names RPC workers wants them used.
+    wishes = Wishes(spread=any(gpu.is_remote for gpu in machine.gpus))
     found = []
     for type in TYPES:
         shape = model.shape(type, "Q8_0")
-        found.append((type, shape.weight_bytes, fit(wanted, shape, machine)))
+        found.append((type, shape.weight_bytes, fit(wanted, shape, machine, wishes)))
     return found
 
 
@@ -133,7 +135,7 @@ def _device_lines(use: MemoryUse) -> list[str]:
         use.weights + use.mapped,
         use.kv,
         use.compute,
-        use.vision + use.pictures,
+        use.vision,
         use.program + use.program_mapped + use.shared,
     )
     # What is in use by others takes the right end of the bar.
@@ -147,5 +149,7 @@ def _device_lines(use: MemoryUse) -> list[str]:
     free = max(0, BAR - shown - others)
     state = "" if use.fits else click.style(f"  {format_gib(use.total - use.usable)} too much", fg="red")
     texts = [f"{name} {format_gib(size)}" for size, (name, *_) in zip(parts, _PARTS, strict=True) if size]
+    if use.pictures:
+        texts.append(f"and up to {format_gib(use.pictures)} of remembered pictures (INTERNS1_IMAGE_CACHE)")
     head = f"  {use.name:<8} [{bar}{'.' * free}{'#' * max(0, min(others, BAR - shown))}]"
     return [f"{head} {format_gib(use.total)} of {format_gib(use.capacity)}{state}", f"           {', '.join(texts)}"]

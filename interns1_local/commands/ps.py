@@ -30,7 +30,7 @@ def command(as_json: bool) -> None:
             model["name"],
             model.get("digest", "")[:12],
             format_bytes(model.get("size", 0)),
-            _processor(model.get("size", 0), model.get("size_vram", 0)),
+            _processor(model.get("size", 0), model.get("size_vram", 0), model.get("size_rpc", 0)),
             str(model.get("context_length", "")),
             _until(model),
         ]
@@ -39,15 +39,15 @@ def command(as_json: bool) -> None:
     echo_table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
 
 
-def _processor(size: int, on_gpu: int) -> str:
-    if on_gpu == 0:
-        return "100% CPU"
-    if on_gpu == size:
-        return "100% GPU"
-    if size == 0 or on_gpu > size:
+def _processor(size: int, offloaded: int, remote: int) -> str:
+    """`100% CPU`, `34%/66% CPU/GPU`; what other machines hold counts as RPC."""
+    if size and not remote <= offloaded <= size or (offloaded and not size):
         return "Unknown"
-    cpu = round((size - on_gpu) / size * 100)
-    return f"{cpu}%/{100 - cpu}% CPU/GPU"
+    parts = [("CPU", size - offloaded), ("GPU", offloaded - remote), ("RPC", remote)]
+    parts = [(name, count) for name, count in parts if count] or [("CPU", 1)]
+    shares = [round(count / max(size, 1) * 100) for _, count in parts[:-1]]
+    shares.append(100 - sum(shares))
+    return f"{'/'.join(f'{share}%' for share in shares)} {'/'.join(name for name, _ in parts)}"
 
 
 def _until(model: dict[str, Any]) -> str:

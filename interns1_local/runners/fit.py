@@ -79,6 +79,24 @@ class Plan:
     def total_bytes(self) -> int:
         return sum(use.total for use in self.devices)
 
+    @property
+    def loaded_bytes(self) -> int:
+        """What the model takes without the pictures that it may come to remember."""
+        return self.total_bytes - sum(use.pictures for use in self.devices)
+
+    @property
+    def offloaded_bytes(self) -> int:
+        """Of `loaded_bytes`, what GPUs and other machines hold: all when the CPU computes no layer, as Ollama says."""
+        options = self.options
+        at_home = (options.num_gpu or 0) <= self.n_layers or options.n_cpu_moe or options.override_tensor
+        return self.gpu_bytes if at_home or not self.gpus else self.loaded_bytes
+
+    @property
+    def remote_bytes(self) -> int:
+        """Of `offloaded_bytes`, what other machines hold."""
+        remote = sum(use.total for use in self.gpus if use.is_remote)
+        return self.offloaded_bytes if remote and remote == self.gpu_bytes else remote
+
     def line(self, name: str) -> str:
         """One line that says what was chosen, and why."""
         options = self.options

@@ -15,6 +15,7 @@ from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import format_gib
 from interns1_local.runners.model_shape import ModelShape
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, NotEnoughMemory, fit_context, read_model_facts
+from interns1_local.runners.rpc_protocol import RpcWorker
 
 # The machine of this process, with what its workers have been promised.
 this_machine = DeviceList()
@@ -43,21 +44,21 @@ def plan_load(
     _check_devices(wanted, machine)
     # A draft model goes where the model goes; its own shape is small beside that.
     shape = ModelShape.of(facts, mmproj_bytes, adapter_bytes + draft_bytes)
-    wishes = wishes_of(settings)
+    wishes = wishes_of(settings, machine)
     wishes = replace(wishes, gpu_overhead=wishes.gpu_overhead + draft_bytes)
     plan = fit(wanted, shape, machine, wishes)
     options = replace(plan.options, num_thread=wanted.num_thread or settings.threads or cores or physical_cores())
     return replace(plan, options=fit_context(options, facts))
 
 
-def wishes_of(settings: Settings) -> Wishes:
-    """What the settings say for all models."""
+def wishes_of(settings: Settings, machine: Machine) -> Wishes:
+    """What the settings say for all models. Who names RPC workers wants them used."""
     return Wishes(
         num_ctx=settings.context_length,
         num_parallel=settings.num_parallel,
         kv_cache_type=settings.kv_cache_type,
         gpu_overhead=settings.gpu_overhead,
-        spread=settings.sched_spread,
+        spread=settings.sched_spread or any(gpu.is_remote for gpu in machine.gpus),
         image_cache_bytes=settings.image_cache << 20,
     )
 
@@ -69,18 +70,16 @@ def plan_for(spec: ModelSpec, facts: ModelFacts, settings: Settings, machine: Ma
     return plan_load(spec.options, facts, settings, machine, *sizes)
 
 
-def plan_here(
-    spec: ModelSpec, facts: ModelFacts, settings: Settings, workers: Sequence[Sequence[tuple[int, int]]] = ()
-) -> Plan:
-    """The plan for this machine now, with the devices of RPC workers: free and total bytes of each of theirs."""
-    machine = this_machine.machine()
-    memory = [pair for worker in workers for pair in worker]
-    if not memory:
-        return plan_for(spec, facts, settings, machine)
-    remote = (Device(f"RPC{n}", "another machine", "gpu", "RPC", *pair) for n, pair in enumerate(memory))
-    machine = replace(machine, devices=(*remote, *machine.devices))
-    # Who names workers wants them used.
-    return plan_for(spec, facts, replace(settings, sched_spread=True), machine)
+def plan_here(spec: ModelSpec, facts: ModelFacts, settings: Settings, workers: Sequence[RpcWorker] = ()) -> Plan:
+    """The plan for this machine now, with the devices of RPC workers."""
+    return plan_for(spec, facts, settings, with_workers(this_machine.machine(), workers))
+
+
+def with_workers(machine: Machine, workers: Sequence[RpcWorker]) -> Machine:
+    """`machine` with the devices of RPC workers before its own, as llama.cpp gets them."""
+    memory = [(worker.endpoint, pair) for worker in workers for pair in worker.memory]
+    remote = (Device(f"RPC{n}", at, "gpu", "RPC", *pair) for n, (at, pair) in enumerate(memory))
+    return replace(machine, devices=(*remote, *machine.devices))
 
 
 def has_room(spec: ModelSpec, settings: Settings) -> bool:

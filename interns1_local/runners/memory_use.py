@@ -18,7 +18,7 @@ GIB = 2**30
 class MemoryUse:
     """Bytes on one device, or in RAM. `mapped` weights are read from the file and can be dropped by the system.
 
-    `reserve` is left to others. `shared` is what GPUs without memory of their own take of the RAM.
+    `pictures` is what remembered ones come to at most. `reserve` is left to others. `shared` is what GPUs without memory of their own take of the RAM.
     """
 
     name: str
@@ -33,6 +33,8 @@ class MemoryUse:
     program: int = 0
     shared: int = 0
     reserve: int = 0
+    # In another machine.
+    is_remote: bool = False
 
     @property
     def total(self) -> int:
@@ -170,7 +172,7 @@ def _gpu(gpu: Device, sizing: Sizing) -> MemoryUse:
     free, total = gpu.free, gpu.total
     if not total and gpu.shares_memory:
         free, total = sizing.machine.memory_free, sizing.machine.memory_total
-    return MemoryUse(gpu.name, free, total, reserve=sizing.gpu_reserve)
+    return MemoryUse(gpu.name, free, total, reserve=sizing.gpu_reserve, is_remote=gpu.is_remote)
 
 
 def _fill_gpu(

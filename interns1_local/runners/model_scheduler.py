@@ -139,6 +139,8 @@ class LoadedModel:
     digest: str
     size: int
     size_vram: int
+    # Of size_vram, what RPC workers hold.
+    size_remote: int
     context_length: int
     expires_at: datetime | None
     spec: ModelSpec
@@ -351,10 +353,11 @@ class ModelScheduler:
         if slot.keep_alive >= 0:
             expires = datetime.now(UTC) + timedelta(seconds=max(0.0, self._remaining(slot)))
         plan = getattr(slot.runner, "plan", None)
-        size = slot.spec.size + kv_bytes if plan is None else plan.total_bytes
-        on_gpu = 0 if plan is None else plan.gpu_bytes
+        sizes = slot.spec.size + kv_bytes, 0, 0
+        if plan is not None:
+            sizes = plan.loaded_bytes, plan.offloaded_bytes, plan.remote_bytes
         name, digest = slot.spec.name, slot.spec.digest
-        return LoadedModel(name, digest, size, on_gpu, context, expires, slot.spec, slot.facts)
+        return LoadedModel(name, digest, *sizes, context, expires, slot.spec, slot.facts)
 
 
 def _is_over(slot: Slot, now: float) -> bool:

@@ -92,7 +92,7 @@ class Runner:
         endpoints = parse_endpoints(",".join(settings.rpc))
         # llama.cpp ends its process when a worker is not there.
         workers = await asyncio.gather(*(asyncio.to_thread(look_at, endpoint) for endpoint in endpoints))
-        plan = await asyncio.to_thread(plan_here, spec, facts, settings, [worker.memory for worker in workers])
+        plan = await asyncio.to_thread(plan_here, spec, facts, settings, workers)
         warning = refuse(plan, spec.name, spec.options, settings)
         runner = cls(replace(spec, options=plan.options), facts, plan)
         runner._progress = on_progress

@@ -112,5 +112,7 @@ def _loaded(services: Services, model: LoadedModel) -> dict[str, Any]:
         "details": described,
         "expires_at": timestamp(expires),
         "size_vram": model.size_vram,
+        # Ours, where RPC workers hold a part of size_vram.
+        **({"size_rpc": model.size_remote} if model.size_remote else {}),
         "context_length": model.context_length,
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from interns1_local.commands.machine_report import find_hardware, missing_backends, rebuild_command
 from interns1_local.commands.plan_report import parse_size
 from interns1_local.errors import BadRequest
+from interns1_local.runners.rpc_protocol import VERSION
 from tests.commands.conftest import Invoke
 from tests.runners.shapes import SMALL, write_sparse
+from tests.runners.test_rpc import answering, hello, says
 
 BIG = ("--vram", "24GiB", "--ram", "128GiB")
 
@@ -24,7 +28,7 @@ def empty_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_this_machine(invoke: Invoke) -> None:
     output = invoke("doctor").output
-    for text in ("RAM", "backends: CPU", "native kernels", "model store", "Intern-S1 (241B)", "Intern-S1-mini (8B)"):
+    for text in ("RAM", "backends: ", "native kernels", "model store", "Intern-S1 (241B)", "Intern-S1-mini (8B)"):
         assert text in output
     report = json.loads(invoke("doctor", "--json").output)
     assert report["machine"]["memory_total"] > 0
@@ -55,6 +59,20 @@ def test_several_gpus_and_options(invoke: Invoke) -> None:
     )
     assert short["options"]["num_ctx"] == 1024
     assert invoke("doctor", "--vram", "8GiB", "--ram", "16GiB").output.count("best that fits") == 1
+
+
+def test_rpc_workers_hold_layers_and_the_missing_are_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = struct.pack("<QQ", 22 * 2**30, 24 * 2**30)
+    with answering(says(hello(*VERSION), struct.pack("<I", 1), memory)) as endpoint:
+        output = invoke("doctor", "--rpc", f"{endpoint},127.0.0.1:9").output
+        assert re.search(rf"RPC0 +{endpoint}", output) and "22.0 GiB free of 24.0 GiB" in output
+        assert "the RPC worker 127.0.0.1:9 cannot be reached" in output
+        monkeypatch.setenv("INTERNS1_RPC", f"{endpoint},127.0.0.1:9")
+        plan = json.loads(invoke("doctor", "intern-s1-mini", "--type", "Q8_0", "--json").output)
+        elsewhere = json.loads(invoke("doctor", "intern-s1-mini", "--json", "--ram", "64GiB").output)
+    assert [use["name"] for use in plan["devices"]] == ["RPC0", "RAM"]
+    assert plan["fits"] and plan["options"]["num_gpu"] == 37 and "127.0.0.1:9" in plan["unreachable"][0]
+    assert [use["name"] for use in elsewhere["devices"]] == ["RAM"]
 
 
 def test_what_does_not_fit_is_shown(invoke: Invoke) -> None:

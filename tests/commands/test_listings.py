@@ -32,20 +32,25 @@ def test_an_empty_list_is_a_header(fake: FakeServer, invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "on_gpu", "minutes", "processor", "until"),
+    ("sizes", "minutes", "processor", "until"),
     [
-        (1000, 0, 4.5, "100% CPU", "4 minutes from now"),
-        (1000, 1000, 1e8, "100% GPU", "Forever"),
-        (1000, 660, -1, "34%/66% CPU/GPU", "Stopping..."),
+        ((1000, 0), 4.5, "100% CPU", "4 minutes from now"),
+        ((0, 0), 4.5, "100% CPU", "4 minutes from now"),
+        ((1000, 1000), 1e8, "100% GPU", "Forever"),
+        ((1000, 660), -1, "34%/66% CPU/GPU", "Stopping..."),
+        ((1000, 660, 660), 4.5, "34%/66% CPU/RPC", "4 minutes from now"),
+        ((1000, 1000, 1000), 4.5, "100% RPC", "4 minutes from now"),
+        ((1000, 900, 500), 4.5, "10%/40%/50% CPU/GPU/RPC", "4 minutes from now"),
+        ((1000, 2000), 4.5, "Unknown", "4 minutes from now"),
     ],
 )
 def test_ps(
-    size: int, on_gpu: int, minutes: float, processor: str, until: str, fake: FakeServer, invoke: Invoke
+    sizes: tuple[int, ...], minutes: float, processor: str, until: str, fake: FakeServer, invoke: Invoke
 ) -> None:
     expires = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
     fake.loaded = [
-        {"name": "nano:latest", "digest": DIGEST, "size": size, "size_vram": on_gpu, "context_length": 4096,
-         "expires_at": expires},
+        {"name": "nano:latest", "digest": DIGEST, "context_length": 4096, "expires_at": expires,
+         **dict(zip(("size", "size_vram", "size_rpc"), sizes, strict=False))},
     ]  # fmt: skip
     header, row = invoke("ps").output.splitlines()
     assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]

@@ -13,10 +13,12 @@ import pytest
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest
 from interns1_local.runners.devices import Device, DeviceList, Machine
+from interns1_local.runners.fit import Plan
 from interns1_local.runners.load_options import LoadOptions
-from interns1_local.runners.memory import physical_cores, plan_load, refuse
+from interns1_local.runners.memory import physical_cores, plan_load, refuse, with_workers
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, NotEnoughMemory, read_model_facts
+from interns1_local.runners.rpc_protocol import RpcWorker
 from tests.runners.shapes import SMALL, write_sparse
 from tests.runners.test_devices import LISTED
 from tests.runners.test_model_scheduler import FACTS, FakeRunner
@@ -162,3 +164,25 @@ def test_memory_in_the_list_of_models(facts: ModelFacts) -> None:
     assert plan.gpu_bytes == plan.gpus[0].total
     assert plan.total_bytes == plan.gpu_bytes + plan.ram.total
     assert replace(plan, reasons=("x",)).line("m").endswith(": x")
+
+
+def test_where_a_model_is(facts: ModelFacts) -> None:
+    here, seeing = machine(8 * GIB, 1), replace(facts, mmproj_metadata={"clip.vision.embedding_length": 256})
+    worker = RpcWorker("gpu1:50052", (7, 0, 0), ((8 * GIB, 8 * GIB),))
+    both = with_workers(here, [worker])
+    assert [(gpu.name, gpu.description) for gpu in both.gpus] == [("RPC0", "gpu1:50052"), ("CUDA0", "GPU")]
+
+    def shares(machine: Machine, **options: Any) -> tuple[int, int, int, Plan]:
+        plan = plan_load(LoadOptions(**options), seeing, Settings(), machine, mmproj_bytes=50 * MIB)
+        return plan.loaded_bytes, plan.offloaded_bytes, plan.remote_bytes, plan
+
+    size, on_gpu, remote, plan = shares(here)
+    # Nothing is computed in RAM; what is remembered of pictures is no size of the model.
+    assert size == on_gpu == plan.total_bytes - Settings().image_cache * MIB and remote == 0
+    size, on_gpu, remote, plan = shares(here, num_gpu=2)
+    assert 0 < on_gpu == plan.gpus[0].total < size and remote == 0
+    size, on_gpu, remote, plan = shares(both)
+    assert size == on_gpu and 0 < remote == plan.gpus[0].total < size
+    size, on_gpu, remote, plan = shares(with_workers(machine(8 * GIB), [worker]))
+    assert size == on_gpu == remote
+    assert shares(machine(8 * GIB))[1:3] == (0, 0)
