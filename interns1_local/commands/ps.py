@@ -41,7 +41,7 @@ def command(as_json: bool) -> None:
 
 def _processor(size: int, offloaded: int, remote: int) -> str:
     """`100% CPU`, `34%/66% CPU/GPU`; what other machines hold counts as RPC."""
-    if size and not remote <= offloaded <= size or (offloaded and not size):
+    if (size and not remote <= offloaded <= size) or (offloaded and not size):
         return "Unknown"
     parts = [("CPU", size - offloaded), ("GPU", offloaded - remote), ("RPC", remote)]
     parts = [(name, count) for name, count in parts if count] or [("CPU", 1)]

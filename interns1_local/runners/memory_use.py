@@ -18,7 +18,8 @@ GIB = 2**30
 class MemoryUse:
     """Bytes on one device, or in RAM. `mapped` weights are read from the file and can be dropped by the system.
 
-    `pictures` is what remembered ones come to at most. `reserve` is left to others. `shared` is what GPUs without memory of their own take of the RAM.
+    `pictures` is what remembered ones come to at most. `reserve` is left to others. `shared`
+    is what GPUs without memory of their own take of the RAM.
     """
 
     name: str
