@@ -170,6 +170,8 @@ def _ratios(aim: Aim, rounds: Rounds) -> Sequence[float]:
 def _shown(value: float, unit: str) -> str:
     if unit == "tok/s":
         return f"{value:.1f}"
+    if unit == "tokens":
+        return f"{value:.0f}"
     return f"{100 * value:.2f} %" if unit == "%" else f"{1000 * value:.0f} ms"
 
 

@@ -20,6 +20,9 @@ class Answer:
     asked: float
     arrivals: list[float] = field(default_factory=list)
     n_counted: int | None = None
+    # Of the prompt, as the server says it.
+    n_prompt: int = 0
+    n_cached: int = 0
     text: str = ""
 
     @property
@@ -67,6 +70,8 @@ def _read_event(answer: Answer, line: bytes) -> None:
     event = json.loads(line[6:])
     if usage := event.get("usage"):
         answer.n_counted = usage["completion_tokens"]
+        answer.n_prompt = usage.get("prompt_tokens", 0)
+        answer.n_cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     if "error" in event:
         raise SystemExit(f"an answer ended with {event['error']}")
     for choice in event.get("choices") or ():

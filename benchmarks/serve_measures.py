@@ -1,4 +1,4 @@
-"""What is measured of a server, each measure once a call; figures in tokens a second, seconds, or shares of a core."""
+"""What is measured of a server, each measure once a call: tokens a second, seconds, shares of a core, or tokens."""
 
 from __future__ import annotations
 
@@ -130,11 +130,19 @@ async def long_arrival(server: Server, seed: str) -> Figures:
 
 
 async def same_picture(server: Server, seed: str) -> Figures:
-    """First token of a question on a new picture, and of a second question on it."""
+    """First token of a question on a new picture, and of a second question on it; what both had to read.
+
+    The tokens say whether the servers cut the picture into as many tiles.
+    """
     image = picture(crc32(seed.encode()))
     first = await server.look("What is at the top?", image)
     second = await server.look("Which colours are there?", image)
-    return {"first question": first.first, "second question": second.first}
+    return {
+        "first question": first.first,
+        "second question": second.first,
+        "tokens": first.n_prompt,
+        "of the second not cached": second.n_prompt - second.n_cached,
+    }
 
 
 async def extraction(server: Server, seed: str) -> Figures:
@@ -228,7 +236,8 @@ MEASURES = (
         "picture", "second question on a picture", same_picture, ONE,
         (Aim("second question", "first question", 0.2, False), Aim("first question", "llama-server"),
          Aim("second question", "llama-server")),
-        {"first question": "ms", "second question": "ms"}, NO_PYTHON, ("moe",),
+        {"first question": "ms", "second question": "ms", "tokens": "tokens", "of the second not cached": "tokens"},
+        NO_PYTHON, ("moe",),
     ),
     Measure(
         "json", "JSON extraction from a long text", extraction, ONE,
