@@ -29,6 +29,7 @@ _PARTS = (
     ("context", "K", "magenta"),
     ("buffers", "B", "yellow"),
     ("vision", "V", "cyan"),
+    ("draft model", "D", "red"),
     ("program", "P", "green"),
 )
 
@@ -136,6 +137,7 @@ def _device_lines(use: MemoryUse) -> list[str]:
         use.kv,
         use.compute,
         use.vision,
+        use.draft,
         use.program + use.program_mapped + use.shared,
     )
     # What is in use by others takes the right end of the bar.

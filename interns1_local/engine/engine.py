@@ -325,7 +325,8 @@ class Engine:
         if choice.ends:
             return self._end(sequence, choice.finish, choice.error, token_ids, choice.described)
         prompt = sequence.n_prompt, sequence.cached_tokens
-        return StepOutput(sequence.id, token_ids, choice.described, prompt=prompt)
+        drafts = sequence.n_drafted, sequence.n_accepted
+        return StepOutput(sequence.id, token_ids, choice.described, prompt=prompt, drafts=drafts)
 
     def _end(
         self,

@@ -57,5 +57,7 @@ class StepOutput:
     usage: Usage | None = None
     # Of the prompt: its tokens, and how many of them were cached. A reader that stops early needs no last output.
     prompt: tuple[int, int] = (0, 0)
+    # Tokens guessed ahead so far, and how many of them came true.
+    drafts: tuple[int, int] = (0, 0)
     # The prompt's own tokens, with the first output of a request that asked for them.
     prompt_logprobs: tuple[SampledToken, ...] = ()

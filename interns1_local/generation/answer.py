@@ -48,6 +48,7 @@ class Answer:
         self._ids: list[int] = []
         self._tokens = Attribution()
         self._prompt = (0, 0)
+        self._drafts = (0, 0)
         self._reasoning_tokens = 0
         self._calls = 0
         self._malformed_calls = 0
@@ -105,6 +106,8 @@ class Answer:
             self._prompt = chunk.prompt
         elif chunk.finish is not None:
             self._prompt = chunk.finish.prompt_tokens, chunk.finish.cached_tokens
+        if any(chunk.drafts):
+            self._drafts = chunk.drafts
         if self._parser.in_reasoning:
             self._reasoning_tokens += len(chunk.ids)
 
@@ -123,7 +126,9 @@ class Answer:
         """The runner's own figures; after a stop string, which ends the runner's stream, what was seen from here."""
         if end is None:
             now, first = time.monotonic(), self._first or time.monotonic()
-            end = RunnerFinish("stop", *self._prompt, len(self._ids), first - self._asked, now - first)
+            figures = *self._prompt, len(self._ids), first - self._asked, now - first
+            drafted, accepted = self._drafts
+            end = RunnerFinish("stop", *figures, drafted_tokens=drafted, accepted_tokens=accepted)
         reason: FinishReason = "length" if end.reason == "length" else "stop"
         if end.reason == "cancelled":
             reason = "cancelled"

@@ -6,7 +6,7 @@ keys and values are exact; a graph's buffer is that of its largest phase, in val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from interns1_local.runners.model_shape import ModelShape, VisionShape, Weight, row_bytes
 
@@ -19,6 +19,11 @@ TOKEN_BYTES = 600
 # Sequences that keep a finished answer's cells, see engine/engine.CACHED_SEQUENCES.
 KEPT_SEQUENCES = 24
 CELL_PADDING = 256
+# Numbers of a patch's pixels, in 4 bytes each.
+PATCH_BYTES = 4 * 3 * 14 * 14
+# See engine/draft_model.READ_AT_ONCE and engine/llama.LARGEST_SCORES.
+DRAFT_BATCH = 256
+LARGEST_SCORES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,13 @@ class Graph:
     flash: bool
     k_type: str = "F16"
     v_type: str = "F16"
+    # 0: as many as an answering context has.
+    n_outputs: int = 0
 
     @property
     def outputs(self) -> int:
         """Tokens of a batch that may have logits."""
-        return min(self.sequences + KEPT_SEQUENCES, 256)
+        return self.n_outputs or min(self.sequences + KEPT_SEQUENCES, 256)
 
     @property
     def padded_cells(self) -> int:
@@ -89,9 +96,26 @@ def program_bytes(shape: ModelShape) -> int:
 
 def vision_bytes(vision: VisionShape) -> int:
     """A vision tower with the intermediate values of one tile."""
-    scores = vision.n_heads * vision.n_positions
-    values = vision.n_positions * (max(scores, 2 * vision.ff_width) + 5 * vision.width)
-    return vision.n_bytes + 4 * values
+    # Attention keeps no scores here (flash attention); the CPU has a copy of a matrix product's input in 16 bits.
+    values = 4 * (vision.ff_width + 3 * vision.width) + 2 * vision.ff_width
+    return vision.n_bytes + vision.n_positions * (values + PATCH_BYTES)
+
+
+def draft_graph(graph: Graph, shape: ModelShape) -> Graph:
+    """What a draft model of this shape computes for answers that `graph` computes, see engine/draft_model."""
+    batch = min(max(DRAFT_BATCH, graph.sequences), graph.cells)
+    # Its attention is exact where that takes no more than this.
+    flash = graph.flash and 4 * graph.cells * batch * shape.n_heads > LARGEST_SCORES
+    return replace(graph, batch=batch, flash=flash, n_outputs=graph.sequences)
+
+
+def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
+    """The context that makes embeddings at its largest, see engine/pooling; None where a model makes none."""
+    if not shape.pooled_at_once:
+        return None
+    batch = min(shape.pooled_at_once, graph.cells)
+    flash = graph.flash and 4 * graph.cells * batch * shape.n_heads > LARGEST_SCORES
+    return replace(graph, batch=batch, flash=flash, n_outputs=batch)
 
 
 def repacked_bytes(weight: Weight, features: frozenset[str]) -> int:

@@ -33,7 +33,7 @@ def plan_load(
     machine: Machine,
     mmproj_bytes: int = 0,
     adapter_bytes: int = 0,
-    draft_bytes: int = 0,
+    draft: ModelFacts | None = None,
     cores: int | None = None,
 ) -> Plan:
     """`wanted` with every gap filled: from the settings, else by what fits the machine. See `refuse` for what does not.
@@ -42,11 +42,10 @@ def plan_load(
     """
     wanted = fit_context(wanted.over(LoadOptions.from_options(settings.load)), facts)
     _check_devices(wanted, machine)
-    # A draft model goes where the model goes; its own shape is small beside that.
-    shape = ModelShape.of(facts, mmproj_bytes, adapter_bytes + draft_bytes)
-    wishes = wishes_of(settings, machine)
-    wishes = replace(wishes, gpu_overhead=wishes.gpu_overhead + draft_bytes)
-    plan = fit(wanted, shape, machine, wishes)
+    shape = ModelShape.of(facts, mmproj_bytes, adapter_bytes)
+    if draft is not None:
+        shape = replace(shape, draft=ModelShape.of(draft))
+    plan = fit(wanted, shape, machine, wishes_of(settings, machine))
     options = replace(plan.options, num_thread=wanted.num_thread or settings.threads or cores or physical_cores())
     return replace(plan, options=fit_context(options, facts))
 
@@ -64,10 +63,10 @@ def wishes_of(settings: Settings, machine: Machine) -> Wishes:
 
 
 def plan_for(spec: ModelSpec, facts: ModelFacts, settings: Settings, machine: Machine) -> Plan:
-    """The plan of a model with its vision file and its adapter."""
-    paths = spec.mmproj_path, spec.adapter_path, spec.draft_path
-    sizes = (0 if path is None else path.stat().st_size for path in paths)
-    return plan_load(spec.options, facts, settings, machine, *sizes)
+    """The plan of a model with its vision file, its adapter and its draft model."""
+    sizes = (0 if path is None else path.stat().st_size for path in (spec.mmproj_path, spec.adapter_path))
+    draft = None if spec.draft_path is None else read_model_facts(spec.draft_path)
+    return plan_load(spec.options, facts, settings, machine, *sizes, draft)
 
 
 def plan_here(spec: ModelSpec, facts: ModelFacts, settings: Settings, workers: Sequence[RpcWorker] = ()) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from interns1_local.runners import estimate
@@ -32,6 +33,7 @@ class MemoryUse:
     vision: int = 0
     pictures: int = 0
     program: int = 0
+    draft: int = 0
     shared: int = 0
     reserve: int = 0
     # In another machine.
@@ -44,7 +46,7 @@ class MemoryUse:
     @property
     def private(self) -> int:
         """What the system cannot drop: too much of this ends a process."""
-        return self.weights + self.kv + self.compute + self.vision + self.program
+        return self.weights + self.kv + self.compute + self.vision + self.program + self.draft
 
     @property
     def program_mapped(self) -> int:
@@ -158,10 +160,31 @@ def _by_room(layers: list[int], empty: list[MemoryUse], options: LoadOptions, si
 
 
 def _layer_cost(layer: int, options: LoadOptions, sizing: Sizing) -> int:
+    weights = sum(weight.n_bytes for weight in sizing.shape.by_layer[layer] if not _on_cpu(weight, options))
+    return weights + _kv(sizing, [layer])
+
+
+def _kv(sizing: Sizing, layers: Sequence[int]) -> int:
+    """Keys and values of all contexts, for the layers among `layers`."""
     shape = sizing.shape
-    weights = sum(weight.n_bytes for weight in shape.by_layer[layer] if not _on_cpu(weight, options))
-    kv = estimate.kv_bytes(shape, sizing.graph, layer) if 0 <= layer < shape.n_layers else 0
-    return weights + kv
+    graphs = [graph for graph in (sizing.graph, estimate.pooling_graph(sizing.graph, shape)) if graph is not None]
+    held = [layer for layer in layers if 0 <= layer < shape.n_layers]
+    return sum(estimate.kv_bytes(shape, graph, layer) for graph in graphs for layer in held)
+
+
+def _draft(sizing: Sizing, is_mapped: bool) -> tuple[int, int]:
+    """Bytes of a draft model on the CPU: its own, and those of mapped weights."""
+    draft = sizing.shape.draft
+    if draft is None:
+        return 0, 0
+    graph, features = estimate.draft_graph(sizing.graph, draft), estimate.cpu_features(sizing.machine.system_info)
+    weights = [weight for weight in draft.weights if "(output)" not in weight.name]
+    copied = sum(estimate.repacked_bytes(weight, features) for weight in weights if weight.layer != INPUT)
+    mapped = sum(weight.n_bytes for weight in weights) - copied
+    kv = sum(estimate.kv_bytes(draft, graph, layer) for layer in range(draft.n_layers))
+    compute = estimate.compute_bytes(draft, graph) + estimate.output_bytes(draft, graph)
+    compute += estimate.work_bytes(draft, graph) + estimate.TOKEN_BYTES * draft.vocabulary
+    return copied + kv + compute + (0 if is_mapped else mapped), mapped if is_mapped else 0
 
 
 def _ram(sizing: Sizing) -> MemoryUse:
@@ -183,6 +206,7 @@ def _fill_gpu(
     tower = estimate.vision_bytes(shape.vision) if vision and shape.vision is not None else 0
     if not layers and not forced:
         return replace(use, vision=tower)
+    pooling = estimate.pooling_graph(graph, shape)
     held = [weight for layer in layers for weight in shape.by_layer[layer] if not _on_cpu(weight, options)]
     elsewhere = [w for layer in layers for w in shape.by_layer[layer] if _on_cpu(w, options)]
     # Prompts are computed here with weights that stay in RAM, each copied over for the while.
@@ -190,9 +214,11 @@ def _fill_gpu(
     return replace(
         use,
         weights=sum(weight.n_bytes for weight in held),
-        kv=sum(estimate.kv_bytes(shape, graph, layer) for layer in layers if layer < shape.n_layers),
-        compute=estimate.compute_bytes(shape, graph) + visiting,
+        kv=_kv(sizing, layers),
+        compute=sum(estimate.compute_bytes(shape, entry) for entry in (graph, pooling) if entry) + visiting,
         vision=tower,
+        # llama.cpp divides it among this machine's GPUs as it likes: each has room for all of it.
+        draft=0 if use.is_remote else sum(_draft(sizing, False)),
     )
 
 
@@ -208,21 +234,26 @@ def _fill_ram(
     copied = sum(estimate.repacked_bytes(weight, features) for weight in held if weight.layer != INPUT)
     mapped = sum(weight.n_bytes for weight in held) - copied
     computes = bool([layer for layer in layers if layer != INPUT]) or not others
-    compute = estimate.compute_bytes(shape, graph) if computes else estimate.input_bytes(shape, graph)
-    compute += estimate.output_bytes(shape, graph)
-    compute += estimate.work_bytes(shape, graph) if computes else 0
+    compute = 0
+    for entry in (graph, estimate.pooling_graph(graph, shape)):
+        if entry is not None:
+            compute += estimate.compute_bytes(shape, entry) if computes else estimate.input_bytes(shape, entry)
+            compute += estimate.output_bytes(shape, entry)
+            compute += estimate.work_bytes(shape, entry) if computes else 0
     is_mapped = options.use_mmap is not False
     on_gpu = bool(others) and _vision_gpu(sizing.gpus) is not None
+    draft, draft_mapped = _draft(sizing, is_mapped) if not on_gpu else (0, 0)
     tower = 0 if on_gpu or shape.vision is None else estimate.vision_bytes(shape.vision)
     return replace(
         use,
         weights=copied + (0 if is_mapped else mapped) + shape.adapter_bytes,
-        mapped=mapped if is_mapped else 0,
-        kv=sum(estimate.kv_bytes(shape, graph, layer) for layer in layers if 0 <= layer < shape.n_layers),
+        mapped=(mapped if is_mapped else 0) + draft_mapped,
+        kv=_kv(sizing, layers),
         compute=compute,
         vision=tower,
         pictures=sizing.picture_bytes if shape.vision is not None else 0,
         program=estimate.program_bytes(shape),
+        draft=draft,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,9 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate)_exps")
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 INPUT = -1
+# See engine/pooling: tokens of a call where a token sees what came before it, and where it sees all of its text.
+POOLED_AT_ONCE, POOLED_WHOLE = 256, 8192
+CAUSAL = frozenset({"qwen3", "qwen3moe", "qwen2", "qwen2moe", "llama", "internlm2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class ModelShape:
     expert_width: int = 0
     vision: VisionShape | None = None
     adapter_bytes: int = 0
+    # A smaller model that guesses ahead.
+    draft: ModelShape | None = None
+    # Of a model that makes embeddings or scores: tokens of one call; 0 for others.
+    pooled_at_once: int = 0
 
     @cached_property
     def has_experts(self) -> bool:
@@ -81,7 +88,14 @@ class ModelShape:
         """Of a model's files."""
         named = [(tensor.name, tensor.shape, tensor.type, tensor.n_bytes) for tensor in facts.tensors]
         vision = vision_shape(facts.mmproj_metadata, mmproj_bytes) if mmproj_bytes else None
-        return shape_of(facts.metadata, named, vision, adapter_bytes)
+        shape = shape_of(facts.metadata, named, vision, adapter_bytes)
+        pools = {"embedding", "score"} & {*facts.capabilities}
+        return replace(shape, pooled_at_once=_pooled_at_once(facts) if pools else 0)
+
+
+def _pooled_at_once(facts: ModelFacts) -> int:
+    looks_ahead = facts.metadata.get(f"{facts.architecture}.attention.causal") is False
+    return POOLED_WHOLE if looks_ahead or facts.architecture not in CAUSAL else POOLED_AT_ONCE
 
 
 def shape_of(

@@ -95,7 +95,8 @@ class Chunk:
     """Some new tokens: their ids and bytes. UTF-8 may be cut between chunks. The last chunk carries `finish`.
 
     `prompt` are the tokens of the prompt and how many of them were cached. `prompt_logprobs` are the prompt's tokens;
-    nothing comes before the first, so its log-probability is 0 and means nothing.
+    nothing comes before the first, so its log-probability is 0 and means nothing. `drafts` are the tokens guessed ahead
+    so far and how many of them came true; once there is a `finish`, that says it.
     """
 
     ids: list[int]
@@ -104,6 +105,7 @@ class Chunk:
     finish: Finish | None = None
     prompt: tuple[int, int] = (0, 0)
     prompt_logprobs: list[TokenLogprob] | None = None
+    drafts: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,8 @@ def chunk_header(request_id: int, chunk: Chunk) -> dict[str, Any]:
         header["logprobs"] = [_logprob_json(entry) for entry in chunk.logprobs]
     if chunk.prompt_logprobs is not None:
         header["prompt_logprobs"] = [_logprob_json(entry) for entry in chunk.prompt_logprobs]
+    if any(chunk.drafts):
+        header["drafts"] = chunk.drafts
     if chunk.finish is not None:
         header["finish"] = asdict(chunk.finish)
     return header
@@ -246,6 +250,7 @@ def chunk_from(header: dict[str, Any], data: bytes) -> Chunk:
         finish=None if finish is None else Finish(**finish),
         prompt=(header["prompt"][0], header["prompt"][1]),
         prompt_logprobs=_logprobs_from(header.get("prompt_logprobs")),
+        drafts=tuple(header.get("drafts", (0, 0))),
     )
 
 

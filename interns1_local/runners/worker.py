@@ -303,7 +303,7 @@ class Worker:
                 usage.prompt_seconds, usage.decode_seconds, usage.thought_tokens, usage.tiles_computed,
                 usage.drafted_tokens, usage.accepted_tokens,
             )  # fmt: skip
-        return Chunk(list(output.token_ids), data, logprobs, finish, output.prompt, scores)
+        return Chunk(list(output.token_ids), data, logprobs, finish, output.prompt, scores, output.drafts)
 
     def _logprob(self, sampled: SampledToken) -> TokenLogprob:
         def entry(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:

@@ -32,6 +32,9 @@ def push_to_hub(model: StoredModel, report: Report) -> None:
     repository = f"{name.namespace}/{name.model}"
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     files = _files(model)
+    if model.draft_path is not None:
+        # A repository on hf.co does not say which files belong together: a pull would take it for the model.
+        report({"status": "leaving out the draft model; who pulls this names one with DRAFT or INTERNS1_DRAFT"})
     try:
         api.create_repo(repository, exist_ok=True)
         for file, path in files.items():

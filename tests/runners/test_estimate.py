@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interns1_local.config import Settings
-from interns1_local.engine import engine, llama
+from interns1_local.engine import draft_model, engine, llama, pooling
 from interns1_local.engine.sampling import SamplingParams
-from interns1_local.runners import estimate, fit
+from interns1_local.engine.speculative import Speculation
+from interns1_local.runners import estimate, fit, model_shape
 from interns1_local.runners.estimate import MIB, Graph
-from interns1_local.runners.known_shapes import KNOWN, TextShape
+from interns1_local.runners.known_shapes import KNOWN, TextShape, VisionTower
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.model_shape import ModelShape
 from interns1_local.runners.model_spec import ModelSpec, read_model_facts
 from interns1_local.runners.protocol import GenerateRequest
 from interns1_local.runners.runner import Runner
-from tests.runners.shapes import EXPERTS, MANY_WORDS, SMALL, WIDE, write_sparse
+from tests.runners.shapes import EXPERTS, MANY_WORDS, SMALL, WIDE, write_sparse, write_sparse_tower
 from tests.tiny import quiet_llama_cpp
 
 TWO_LAYERS = {
@@ -67,7 +70,10 @@ def test_buffers_are_those_that_llama_cpp_allocates(name: str, tmp_path: Path) -
 
 def test_the_engines_numbers_are_these() -> None:
     assert estimate.KEPT_SEQUENCES == engine.CACHED_SEQUENCES
-    assert fit.LARGEST_SCORES == llama.LARGEST_SCORES
+    assert fit.LARGEST_SCORES == estimate.LARGEST_SCORES == llama.LARGEST_SCORES
+    assert estimate.DRAFT_BATCH == draft_model.READ_AT_ONCE
+    assert (model_shape.POOLED_AT_ONCE, model_shape.POOLED_WHOLE) == (pooling.TOKENS_AT_ONCE, pooling.LARGEST_CALL)
+    assert model_shape.CAUSAL == pooling._CAUSAL
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,39 @@ def test_a_worker_takes_what_was_planned(
     # Weights that were copied into another order stay in the page cache, for as long as nobody needs the room.
     copies = plan.ram.weights
     assert -allowed <= real["Rss"] - plan.ram.total <= allowed + copies, (plan.ram, real)
+
+
+TOWER = VisionTower(1024, 3, 16, 4096, 512)
+BESIDE = {
+    # A tower of InternViT-300M's widths; a draft model whose cache counts; what makes embeddings.
+    "vision tower": {"mmproj_path": lambda folder: write_sparse_tower(folder / "p.gguf", TOWER)},
+    "draft model": {"draft_path": lambda folder: write_sparse(folder / "d.gguf", DRAFT, "Q8_0")},
+}
+DRAFT = TextShape(512, 16, 16, 16, 64, 2000, 262144, ff_width=1536)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux, which says what a process takes")
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_beside_the_model_was_planned(name: str, tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "model.gguf", SMALL)
+    files = {kind: write(tmp_path) for kind, write in BESIDE[name].items()}
+    options = LoadOptions(num_ctx=2048, num_parallel=1)
+
+    async def run() -> tuple[fit.Plan, dict[str, int]]:
+        runner = await Runner.start(ModelSpec(name, "digest", path, options=options, **files), Settings(threads=2))
+        try:
+            sampling = SamplingParams(temperature=0, ignore_eos=True)
+            picture = [np.zeros((1, 448, 448, 3), np.uint8), "!" * 1700]
+            request = GenerateRequest(picture if "mmproj_path" in files else [5] * 2020, sampling, 20)
+            async for _ in runner.generate(replace(request, speculation=Speculation("draft"))):
+                pass
+            return runner.plan, memory_of(runner.pid)
+        finally:
+            await runner.close()
+
+    plan, real = asyncio.run(run())
+    # Less than the 100 MB that a plan may be wrong by: these parts are small.
+    assert abs(plan.ram.private - real["Anonymous"]) <= 40 * MIB, (plan.ram, real)
 
 
 def memory_of(pid: int) -> dict[str, int]:

@@ -62,7 +62,7 @@ class FakeRunner:
                 data = item.encode() if isinstance(item, str) else item
                 count += 1
                 logprobs = None if request.sampling.logprobs is None else [TokenLogprob(count, data, logprob)]
-                yield Chunk([count], data, logprobs, None, (7, 3))
+                yield Chunk([count], data, logprobs, None, (7, 3), drafts=self._backend.drafts)
             reason = "length" if request.max_tokens is not None and count >= request.max_tokens else "stop"
             drafted, accepted = self._backend.drafts
             finish = Finish(reason, 7, 3, count, 0.5, 0.25, drafted_tokens=drafted, accepted_tokens=accepted)

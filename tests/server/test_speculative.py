@@ -50,9 +50,13 @@ def test_answers_and_metrics_tell_of_guesses_when_there_were_any(client: TestCli
         backend.enqueue("Hello")
         answer = client.post(path, json=body).json()
         assert (answer["draft_count"], answer["draft_accepted_count"]) == (9, 5)
+    backend.enqueue("Hel", "lo END", "more")
+    answer = client.post("/api/chat", json={**QUESTION, "options": {"stop": ["END"]}}).json()
+    assert answer["message"]["content"] == "Hello "
+    assert (answer["draft_count"], answer["draft_accepted_count"]) == (9, 5)
     text = client.get("/metrics").text
-    assert 'kind="drafted",model="plain:latest"} 18.0' in text
-    assert 'kind="accepted",model="plain:latest"} 10.0' in text
+    assert 'kind="drafted",model="plain:latest"} 27.0' in text
+    assert 'kind="accepted",model="plain:latest"} 15.0' in text
 
 
 def test_a_draft_model_is_made_shown_and_loaded(client: TestClient, backend: FakeBackend, tmp_path: Path) -> None:
