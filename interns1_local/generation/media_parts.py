@@ -11,7 +11,8 @@ from interns1_local.chat.message import Image, Message, Video
 from interns1_local.errors import MediaError, Unsupported
 from interns1_local.generation.prompt import Parts
 from interns1_local.media.frame_cache import FrameCache
-from interns1_local.media.image import limited, load_image, tile_image
+from interns1_local.media.image import limited
+from interns1_local.media.tile_cache import TileCache
 from interns1_local.media.video import Film, FrameChoice, Frames, frame_texts, stretch_frames
 from interns1_local.runners.model_spec import ModelFacts, VisionFacts
 
@@ -23,8 +24,9 @@ _NO_IMAGES = (
 )
 # Films have threads of their own, so that the pictures of others do not wait for them.
 _FILMS = ThreadPoolExecutor(2, thread_name_prefix="film")
-# A conversation about a film brings it along every time.
+# A conversation brings its films and pictures along every time.
 _RECENT = FrameCache(128 * 2**20)
+_RECENT_PICTURES = TileCache(64 * 2**20)
 
 
 async def media_parts(messages: Sequence[Message], facts: ModelFacts, options: Mapping[str, Any]) -> dict[int, Parts]:
@@ -54,7 +56,7 @@ def _tiles(images: Sequence[Image], vision: VisionFacts, options: Mapping[str, A
     for image in images:
         most = image.max_patches if image.max_patches is not None else options.get("max_patches")
         spec = limited(vision.tile_spec, most, options.get("max_total_patches"), len(images))
-        tiles = tile_image(load_image(image.data), spec)
+        tiles = _RECENT_PICTURES.tiles(image.data, spec)
         count += len(tiles)
         _check(count)
         parts[id(image)] = [tiles]
