@@ -93,6 +93,11 @@ class Peers:
             measure(["cmake", "--build", build, "--target", name, "-j", str(os.cpu_count() or 1)], log)
         return program
 
+    def source(self) -> Path:
+        """The folder of llama.cpp's source."""
+        self._fetch_source()
+        return self._source
+
     def convert(self, checkpoint: Path, output: Path, type: str, *, mmproj: bool = False) -> Run:
         """convert_hf_to_gguf.py --outtype `type`."""
         self._fetch_source()

@@ -134,6 +134,15 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
+def backend_paths(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Libraries of INTERNS1_BACKENDS, with the separator of PATH between them.
+
+    No setting of a server: who plans and who computes are processes of their own, and both go by this.
+    """
+    parts = environ.get("INTERNS1_BACKENDS", "").split(os.pathsep)
+    return tuple(Path(part.strip()).expanduser().absolute() for part in parts if part.strip())
+
+
 def _load_options(read: Callable[[str], str]) -> dict[str, Any]:
     """Of the variables that are named as the options are; their values are judged where the options are."""
     whole = {

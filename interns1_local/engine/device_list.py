@@ -11,6 +11,7 @@ from typing import Any
 from interns1_local.engine.devices import backend_names, describe_devices
 from interns1_local.engine.llama import start_backend
 from interns1_local.engine.native import binding_version, llama_cpp
+from interns1_local.errors import InternS1Error
 
 
 def describe() -> dict[str, Any]:
@@ -27,4 +28,8 @@ def describe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe()), flush=True)
+    try:
+        found = describe()
+    except InternS1Error as error:
+        found = {"error": error.message}
+    print(json.dumps(found), flush=True)

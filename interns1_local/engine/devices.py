@@ -23,6 +23,7 @@ _REGISTRY = {
     "ggml_backend_reg_get": (ctypes.c_void_p, (ctypes.c_size_t,)),
     "ggml_backend_reg_by_name": (ctypes.c_void_p, (ctypes.c_char_p,)),
     "ggml_backend_register": (None, (ctypes.c_void_p,)),
+    "ggml_backend_load": (ctypes.c_void_p, (ctypes.c_char_p,)),
 }
 _DEVICE = {
     "ggml_backend_dev_name": (ctypes.c_char_p, (ctypes.c_void_p,)),

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from interns1_local.config import backend_paths
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
+from interns1_local.engine.backend_files import add_backends
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
@@ -47,11 +49,12 @@ class CacheFull(EngineError):
 
 
 def start_backend(debug: bool = False) -> None:
-    """Start llama.cpp once a process, with its logs taken over."""
+    """Start llama.cpp once a process, with its logs taken over and the backends that INTERNS1_BACKENDS adds."""
     global _backend_ready
     with _backend_lock:
         if not _backend_ready:
             native_log.capture(debug)
+            add_backends(backend_paths())
             llama_cpp.llama_backend_init()
             _backend_ready = True
 

@@ -138,6 +138,8 @@ def read_list(text: str) -> dict[str, Any]:
             found = json.loads(line)
         except ValueError:
             continue
+        if isinstance(found, dict) and isinstance(found.get("error"), str):
+            raise LoadError(found["error"])
         if isinstance(found, dict) and isinstance(found.get("devices"), list):
             return found
     raise LoadError(f"llama.cpp did not list its devices; it printed: {text.strip()[-2000:] or 'nothing'}")
@@ -234,6 +236,12 @@ def _numbers(path: Path) -> dict[str, int]:
     return found
 
 
+def _added() -> str:
+    """What may be to blame besides llama.cpp."""
+    paths = os.environ.get("INTERNS1_BACKENDS")
+    return f"; INTERNS1_BACKENDS adds {paths}" if paths else ""
+
+
 def _run_child() -> str:
     root = str(Path(interns1_local.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -250,7 +258,9 @@ def _run_child() -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise LoadError(f"llama.cpp did not list its devices within {LIST_TIMEOUT:.0f} s; a driver may hang") from None
+        text = f"llama.cpp did not list its devices within {LIST_TIMEOUT:.0f} s; a driver may hang{_added()}"
+        raise LoadError(text) from None
     if done.returncode:
-        raise LoadError(f"llama.cpp cannot list its devices (exit code {done.returncode}): {done.stderr[-2000:]}")
+        text = f"llama.cpp cannot list its devices (exit code {done.returncode}{_added()}): {done.stderr[-2000:]}"
+        raise LoadError(text)
     return done.stdout
