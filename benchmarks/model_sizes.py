@@ -18,6 +18,12 @@ from typing import Any
 from convert.architectures import internlm2, internlm3, interns1_vision, llama, qwen3
 from convert.checkpoint import Checkpoint, TensorEntry
 from convert.plan import TensorPlan
+from interns1_local.commands.plan_report import simulated_machine
+from interns1_local.runners.devices import Machine
+from interns1_local.runners.fit import fit
+from interns1_local.runners.known_shapes import TextShape
+from interns1_local.runners.load_options import LoadOptions
+from interns1_local.runners.model_shape import ModelShape, VisionShape, shape_of
 from quant.ggml_types import TYPES
 from quant.recipes import ModelFacts, choose_types, recipe
 
@@ -26,8 +32,7 @@ CONTEXTS = (8192, 32768)
 GB = 1e9
 MACHINES = (8, 16, 24, 32, 64, 96, 128, 192, 256, 512)
 FITTED = ("Intern-S1", "Intern-S1-mini", "InternLM3-8B", "InternLM2.5-20B")
-# Beside the model and its cache: what computing and the rest of the machine take, in bytes.
-COMPUTING, SYSTEM = 1 * GB, 2 * GB
+WANTED = LoadOptions(num_ctx=CONTEXTS[0])
 
 _QWEN3 = {"max_position_embeddings": 40960, "vocab_size": 153216, "hidden_size": 4096, "head_dim": 128}
 _VISION = {"image_size": 448, "patch_size": 14, "hidden_act": "gelu", "use_mean_pooling": True}
@@ -141,20 +146,38 @@ def tables() -> str:
 
 
 def machines() -> str:
-    """The largest type of each model that fits a machine's memory (RAM, or RAM and VRAM together)."""
+    """The largest type of each model that fits a machine's memory, as `interns1 doctor` counts it."""
     models = [model for name in FITTED for model in MODELS if model.name == name]
     rows = [f"| memory | {' | '.join(FITTED)} |", "|---" * (len(FITTED) + 1) + "|"]
     for machine in MACHINES:
-        rows.append(f"| {machine} GB | {' | '.join(_largest(model, machine * GB) for model in models)} |")
+        rows.append(f"| {machine} GB | {' | '.join(_largest(model, machine) for model in models)} |")
     return "\n".join(rows) + "\n"
 
 
-def _largest(model: Model, memory: float) -> str:
-    for name in TYPE_NAMES:
-        found = size(model, name)
-        if found.model + found.vision + found.cache * CONTEXTS[0] + COMPUTING + SYSTEM <= memory:
-            return name
-    return "-"
+def _largest(model: Model, memory: int) -> str:
+    machine = simulated_machine((), f"{memory}GB", Machine())
+    return next((name for name in TYPE_NAMES if fit(WANTED, _shape(model, name), machine).fits), "-")
+
+
+@cache
+def _shape(model: Model, type_name: str) -> ModelShape:
+    config = model.config
+    tensors, facts = _language(model)
+    shapes = [(tensor.name, tensor.shape) for tensor in tensors]
+    types = [type or "F32" for type in choose_types(shapes, recipe(type_name), facts, {})]
+    named = [(*pair, type, _bytes([pair], [type])) for pair, type in zip(shapes, types, strict=True)]
+    heads, width = config["num_attention_heads"], config["hidden_size"]
+    text = TextShape(
+        width, config["num_hidden_layers"], heads, config["num_key_value_heads"],
+        config.get("head_dim") or width // heads, config["vocab_size"], config["max_position_embeddings"],
+        config["intermediate_size"], config.get("num_experts", 0), config.get("num_experts_per_tok", 0),
+        config.get("moe_intermediate_size", 0),
+    )  # fmt: skip
+    vision, tower = None, model.vision
+    if tower is not None:
+        sizes = tower["hidden_size"], tower["intermediate_size"], tower["num_attention_heads"]
+        vision = VisionShape(_vision_bytes(model), *sizes, (tower["image_size"] // tower["patch_size"]) ** 2 + 1)
+    return shape_of(text.metadata(), named, vision)
 
 
 def _table(model: Model) -> Iterator[str]:
