@@ -110,8 +110,11 @@ def store(tmp_path: Path) -> ModelStore:
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
 def test_push_and_pull_back(store: ModelStore, uploads: type[Uploads], tmp_path: Path, monkeypatch: Any) -> None:
     statuses: list[dict[str, Any]] = []
+    name = ModelName.parse(f"hf.co/{REPOSITORY}:Q8_0")
+    create(store, name, ModelPlan(base=store.resolve(name), draft={"d.gguf": tmp_path / "m.gguf"}))
     push(store, f"hf.co/{REPOSITORY}:Q8_0", statuses.append)
     assert statuses[0] == {"status": "retrieving manifest"} and statuses[-1] == {"status": "success"}
+    assert any("leaving out the draft model" in status["status"] for status in statuses)
     assert sorted(path.name for path in uploads.folder.iterdir()) == ["Model-Q8_0.gguf", "mmproj-Model-Q8_0.gguf"]
     with hub_server(uploads.folder) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
