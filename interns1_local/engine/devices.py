@@ -80,6 +80,12 @@ def device_pointer(name: str) -> int:
     return int(pointer)
 
 
+def gpu_pointer(index: int) -> int:
+    """ggml's handle of the GPU of that number, as llama.cpp counts them for `main_gpu`."""
+    base, wanted = base_library(), (TYPES.index("gpu"), TYPES.index("igpu"))
+    return int([pointer for pointer in _pointers() if base.ggml_backend_dev_type(pointer) in wanted][index])
+
+
 def buffer_type(name: str) -> int:
     """ggml's handle of the memory of the device `name`."""
     return int(base_library().ggml_backend_dev_buffer_type(device_pointer(name)))

@@ -94,7 +94,9 @@ class Engine:
         self.n_ctx = options.n_ctx
         self.vision = None
         if mmproj_path is not None:
-            vision = options.n_threads, offload.n_gpu_layers != 0, options.image_cache_bytes
+            # Where one GPU has the whole model it has the pictures too.
+            main_gpu = offload.main_gpu if offload.split_mode == "none" and options.shares is None else None
+            vision = options.n_threads, offload.n_gpu_layers != 0, options.image_cache_bytes, main_gpu
             self.vision = VisionEncoder(mmproj_path, self.model, *vision)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local.engine import native_log
-from interns1_local.engine.devices import has_local_gpu
+from interns1_local.engine.devices import gpu_pointer, has_local_gpu
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.native import mtmd_cpp
 from interns1_local.engine.sequence import Tile
@@ -40,12 +40,18 @@ class VisionEncoder:
         n_threads: int,
         use_gpu: bool = True,
         cache_bytes: int = CACHE_BYTES,
+        main_gpu: int | None = None,
     ) -> None:
-        """What is remembered is for all requests, and takes at most `cache_bytes`, or one tile."""
+        """What is remembered is for all requests, and takes at most `cache_bytes`, or one tile.
+
+        The GPU of the number `main_gpu` computes, else the first.
+        """
         native_log.forget()
         params = mtmd_cpp.mtmd_context_params_default()
         # RPC workers hold layers, not pictures.
         params.use_gpu = use_gpu and has_local_gpu()
+        if params.use_gpu and main_gpu is not None:
+            params.device = gpu_pointer(main_gpu)
         params.n_threads = max(1, n_threads)
         params.print_timings = False
         params.warmup = False

@@ -71,8 +71,12 @@ def compute_bytes(shape: ModelShape, graph: Graph) -> int:
 
 
 def input_bytes(shape: ModelShape, graph: Graph) -> int:
-    """What the CPU prepares for a graph that other devices compute: embeddings and mask."""
-    return 4 * graph.batch * (shape.width + graph.padded_cells)
+    """What the CPU prepares for a graph that other devices compute: embeddings, mask, and where each value goes.
+
+    Without flash attention values are kept by column, and each of a token's has a place of its own.
+    """
+    places = 0 if graph.flash else max((values for _, values in shape.kv_widths), default=0)
+    return graph.batch * (4 * (shape.width + graph.padded_cells) + 8 * places)
 
 
 def work_bytes(shape: ModelShape, graph: Graph) -> int:

@@ -13,6 +13,8 @@ from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.model_shape import INPUT, ModelShape, Weight
 
 GIB = 2**30
+# GGML_SCHED_MAX_COPIES, less the one that every graph has.
+CALLS_WAITING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,12 @@ def _fill_gpu(
         use,
         weights=sum(weight.n_bytes for weight in held),
         kv=_kv(sizing, layers),
-        compute=sum(estimate.compute_bytes(shape, entry) for entry in (graph, pooling) if entry) + visiting,
+        compute=sum(
+            estimate.compute_bytes(shape, entry) + _waiting_bytes(options, sizing, entry)
+            for entry in (graph, pooling)
+            if entry
+        )
+        + visiting,
         vision=tower,
         # llama.cpp divides it among this machine's GPUs as it likes: each has room for all of it.
         draft=0 if use.is_remote else sum(_draft(sizing, False)),
@@ -239,6 +246,7 @@ def _fill_ram(
         if entry is not None:
             compute += estimate.compute_bytes(shape, entry) if computes else estimate.input_bytes(shape, entry)
             compute += estimate.output_bytes(shape, entry)
+            compute += _waiting_bytes(options, sizing, entry) if others else 0
             compute += estimate.work_bytes(shape, entry) if computes else 0
     is_mapped = options.use_mmap is not False
     on_gpu = bool(others) and _vision_gpu(sizing.gpus) is not None
@@ -255,6 +263,15 @@ def _fill_ram(
         program=estimate.program_bytes(shape),
         draft=draft,
     )
+
+
+def _waiting_bytes(options: LoadOptions, sizing: Sizing, graph: Graph) -> int:
+    """The inputs of further calls, which llama.cpp has room for where several GPUs of one machine hold all layers."""
+    is_all = (options.num_gpu or 0) > sizing.shape.n_layers
+    is_cut = options.split_mode not in (None, "layer") or options.override_tensor or options.n_cpu_moe
+    if len(sizing.gpus) < 2 or not is_all or is_cut or any(gpu.is_remote for gpu in sizing.gpus):
+        return 0
+    return CALLS_WAITING * estimate.input_bytes(sizing.shape, graph)
 
 
 def _on_cpu(weight: Weight, options: LoadOptions) -> bool:

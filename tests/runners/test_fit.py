@@ -142,6 +142,9 @@ def test_wishes_of_all_models() -> None:
     assert fit(LoadOptions(num_ctx=5000), shape(MINI), machine(64), wishes).options.num_ctx == 5000
     spread = fit(LoadOptions(), shape(MINI), machine(64, 24, 24), Wishes(spread=True))
     assert len(spread.gpus) == 2
+    # Room for the inputs of calls that wait, which a model that is cut otherwise does not have.
+    cut = fit(LoadOptions(num_gpu=20), shape(MINI), machine(64, 24, 24), Wishes(spread=True))
+    assert cut.gpus[0].compute < spread.gpus[0].compute
     tight = fit(LoadOptions(), shape(MINI), machine(64, 12), Wishes(gpu_overhead=3 * GIB))
     assert tight.options.num_ctx < fit(LoadOptions(), shape(MINI), machine(64, 12)).options.num_ctx  # type: ignore[operator]
 
