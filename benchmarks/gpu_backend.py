@@ -63,7 +63,8 @@ def build(backend: str, work: Path) -> Path:
         (folder / "old_headers.h").write_text(_OLD_HEADERS)
         options.append(f"-DCMAKE_CXX_FLAGS=-include {folder / 'old_headers.h'}")
     print(f"building ggml-{backend} for llama-cpp-python {version} in {folder}", flush=True)
-    measure(["cmake", "-S", source, "-B", folder, *options], folder / "configure.log")
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    measure(["cmake", *generator, "-S", source, "-B", folder, *options], folder / "configure.log")
     command = ["cmake", "--build", folder, "--target", f"ggml-{backend}", "--parallel", os.cpu_count() or 1]
     run = measure(command, folder / "build.log")
     target = library_path(backend, work)
