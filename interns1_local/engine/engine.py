@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.context_shift import cut_range
 from interns1_local.engine.device_shares import DeviceShares
+from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.llama import MAX_SEQUENCES, Aborted, Batch, CacheFull, Context, EngineError, Model
 from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
@@ -28,6 +30,8 @@ from interns1_local.engine.scheduler import Scheduler
 from interns1_local.engine.sequence import Sequence, Tile
 from interns1_local.engine.speculative import Speculator
 from interns1_local.engine.stored_prefixes import SHORTEST_STORED, StoredPrefixes
+from interns1_local.engine.turns import Turns
+from interns1_local.engine.vision_thread import VisionThread, upcoming
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
 
 __all__ = ["Engine", "EngineOptions", "EngineRequest", "StepOutput", "Usage"]
@@ -79,7 +83,9 @@ class Engine:
         mmproj_path: Path | None = None,
         options: EngineOptions = EngineOptions(),
         on_progress: Callable[[float], None] | None = None,
+        open_vision: Callable[..., VisionEncoder] = VisionEncoder,
     ) -> None:
+        """`open_vision` takes the arguments of VisionEncoder."""
         self.options = options
         offload = self._offload = options.offload or Offload(options.n_gpu_layers, options.use_mmap)
         loading = on_progress, options.adapter_path, options.shares, offload
@@ -92,18 +98,27 @@ class Engine:
         base, flash = options.rope_freq_base, options.flash_attention
         self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
         self.n_ctx = options.n_ctx
-        self.vision = None
+        # Set by whatever a step may wait for.
+        self._news = threading.Event()
+        self._interrupted = False
+        self.vision, self._tiles, self._turns = None, None, None
         if mmproj_path is not None:
             # Where one GPU has the whole model it has the pictures too.
             main_gpu = offload.main_gpu if offload.split_mode == "none" and options.shares is None else None
-            vision = options.n_threads, offload.n_gpu_layers != 0, options.image_cache_bytes, main_gpu
-            self.vision = VisionEncoder(mmproj_path, self.model, *vision)
+            use_gpu = offload.n_gpu_layers != 0
+            # What runs on another device does not wait for the cores.
+            self._turns = None if use_gpu and has_local_gpu() else Turns()
+            pause = self._turns.offer if self._turns is not None else None
+            vision = options.n_threads, use_gpu, options.image_cache_bytes, main_gpu, pause
+            self.vision = open_vision(mmproj_path, self.model, *vision)
+            self._tiles = VisionThread(self.vision, self._news.set, self._turns)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
         least = SHORTEST_STORED if files else 0
         tail = share, self.context.n_outputs, least, cache_state.can_shift(self.context)
         limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, *tail)
-        self._scheduler = Scheduler(limits, partial(cache_state.holds_beginning, self.context))
+        can_share = partial(cache_state.holds_beginning, self.context)
+        self._scheduler = Scheduler(limits, can_share, self._tiles.has if self._tiles else lambda tile: False)
         self._stored = StoredPrefixes(self.context, self._scheduler, self._apply, files) if files else None
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
@@ -144,6 +159,7 @@ class Engine:
             raise Unsupported("image input is not supported by this model: it has no vision file (mmproj)")
         with self._lock:
             self._arrivals.append(request)
+        self._news.set()
 
     def abort(self, request_id: int) -> None:
         """Cancel a request; its last output says "cancelled". A long computation with it is stopped at once."""
@@ -151,10 +167,21 @@ class Engine:
             self._cancelled.add(request_id)
             if request_id in self._long_spans:
                 self.context.abort()
+        self._news.set()
+
+    def interrupt(self) -> None:
+        """Let the step at hand end soon. Nothing but `store_prefixes` and `close` may follow it."""
+        self._interrupted = True
+        self.context.abort()
+        self._news.set()
 
     def step(self) -> list[StepOutput]:
-        """Compute one batch. Gives the new tokens, and the ends of requests."""
-        outputs = self._take_in()
+        """Compute one batch. Gives the new tokens, and the ends of requests.
+
+        Where all wait for tiles that are in the vision tower, it sleeps until one is done, a request comes or goes.
+        """
+        self._news.clear()
+        outputs = self._take_in() + self._end_unreadable()
         if not self._scheduler.has_work:
             return outputs
         if self._stored is not None:
@@ -165,14 +192,20 @@ class Engine:
         for sequence in plan.admitted:
             sequence.admitted_at = time.perf_counter()
         self._announce(plan)
-        if plan.spans:
-            outputs += self._compute(plan.spans, None)
-        if plan.image is not None:
-            outputs += self._compute_image(plan.image)
+        if self._tiles is not None:
+            self._tiles.want(upcoming(self._scheduler.running))
+        if plan.computes:
+            with self._turns.step() if self._turns is not None else nullcontext():
+                if plan.spans:
+                    outputs += self._compute(plan.spans, None)
+                if plan.image is not None:
+                    outputs += self._compute_image(plan.image)
         with self._lock:
             self._long_spans = frozenset()
             self.context.abort(False)
         self._apply(self._scheduler.take_operations())
+        if plan.awaits_tile and not (plan.computes or outputs or self._interrupted):
+            self._news.wait()
         return outputs
 
     def store_prefixes(self, seconds: float) -> None:
@@ -181,7 +214,9 @@ class Engine:
             self._stored.store_all(seconds)
 
     def close(self) -> None:
-        """Free everything, in the order that C needs."""
+        """Free everything, in the order that C needs, after the tile that is in the vision tower."""
+        if self._tiles is not None:
+            self._tiles.close()
         self._chooser.close()
         if self._draft_model is not None:
             self._draft_model.close()
@@ -213,6 +248,17 @@ class Engine:
                 outputs.append(self._end(sequence, "cancelled"))
         return outputs
 
+    def _end_unreadable(self) -> list[StepOutput]:
+        """End the requests that need a tile which the tower could not read."""
+        if self._tiles is None:
+            return []
+        outputs = []
+        for sequence in tuple(self._scheduler.running):
+            error = next((e for tile in upcoming([sequence]) if (e := self._tiles.error(tile))), None)
+            if error is not None:
+                outputs.append(self._end(sequence, None, error))
+        return outputs
+
     def _start(self, request: EngineRequest) -> None:
         most = self.n_ctx if request.keep is None else MOST_CONTEXTS * self.n_ctx
         limit = most if request.max_tokens is None else max(request.max_tokens, 0)
@@ -237,18 +283,13 @@ class Engine:
                 self.context.abort()
 
     def _compute_image(self, span: Span) -> list[StepOutput]:
-        assert span.tile is not None and self.vision is not None
+        assert span.tile is not None and self._tiles is not None
         if span.sequence.slot < 0:
             # It had to make room for others since this step was planned.
             self._scheduler.roll_back(span)
             return []
-        before = self.vision.n_computed
-        try:
-            rows = self.vision.encode(span.tile.tile)
-        except EngineError as error:
-            self._scheduler.roll_back(span)
-            return [self._end(span.sequence, None, error)]
-        span.sequence.tiles_computed += self.vision.n_computed - before
+        rows, computed = self._tiles.take(span.tile.tile)
+        span.sequence.tiles_computed += computed
         offset = span.tile.start
         return self._compute([span], rows[span.start - offset : span.stop - offset])
 

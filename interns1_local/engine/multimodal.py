@@ -7,8 +7,9 @@ request is noticed between two tiles.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from interns1_local.engine import native_log
 from interns1_local.engine.devices import gpu_pointer, has_local_gpu
+from interns1_local.engine.eval_callback import EvalCallback
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.native import mtmd_cpp
 from interns1_local.engine.sequence import Tile
@@ -26,12 +28,14 @@ from interns1_local.errors import LoadError
 MARKER = b"<__media__>"
 CACHE_BYTES = 256 * 2**20
 MAX_SIDE = 8192
+# Of the steps of a computation, one in so many can be the last before a pause: each such place costs a little.
+PAUSE_EVERY = 4
 
 Embeddings = npt.NDArray[np.float32]
 
 
 class VisionEncoder:
-    """The vision tower and projector of an mmproj file."""
+    """The vision tower and projector of an mmproj file. One thread encodes; any may look for what is remembered."""
 
     def __init__(
         self,
@@ -41,10 +45,12 @@ class VisionEncoder:
         use_gpu: bool = True,
         cache_bytes: int = CACHE_BYTES,
         main_gpu: int | None = None,
+        pause: Callable[[], None] | None = None,
     ) -> None:
         """What is remembered is for all requests, and takes at most `cache_bytes`, or one tile.
 
-        The GPU of the number `main_gpu` computes, else the first.
+        The GPU of the number `main_gpu` computes, else the first. `pause` is called often while a tile is computed, and
+        may wait.
         """
         native_log.forget()
         params = mtmd_cpp.mtmd_context_params_default()
@@ -56,9 +62,15 @@ class VisionEncoder:
         params.print_timings = False
         params.warmup = False
         params.media_marker = MARKER
+        self._eval_callback = None if pause is None else EvalCallback(_pauses(pause), lambda: None)
+        if self._eval_callback is not None:
+            params.cb_eval = self._eval_callback.native
         self._model = model
         self._cache: OrderedDict[bytes, Embeddings] = OrderedDict()
         self._cache_bytes = 0
+        self._cache_lock = threading.Lock()
+        # Held while the tower computes: what it uses is not freed then.
+        self._tower_lock = threading.Lock()
         self._most_bytes = cache_bytes
         # How many tiles went through the tower.
         self.n_computed = 0
@@ -75,21 +87,34 @@ class VisionEncoder:
 
     def encode(self, tile: Tile) -> Embeddings:
         """float32[n_tokens, n_embd] of one tile."""
-        found = self._cache.get(tile.digest)
+        found = self.remembered(tile)
         if found is not None:
-            self._cache.move_to_end(tile.digest)
             return found
-        embeddings = self._compute(tile)
-        self._cache[tile.digest] = embeddings
-        self._cache_bytes += embeddings.nbytes
-        while self._cache_bytes > self._most_bytes and len(self._cache) > 1:
-            self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
+        with self._tower_lock:
+            if not self._pointer:
+                raise EngineError("the vision tower is closed")
+            embeddings = self._compute(tile)
+        with self._cache_lock:
+            self._cache[tile.digest] = embeddings
+            self._cache_bytes += embeddings.nbytes
+            while self._cache_bytes > self._most_bytes and len(self._cache) > 1:
+                self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
         return embeddings
 
+    def remembered(self, tile: Tile) -> Embeddings | None:
+        """What `encode` gives, if it was computed before and is still there."""
+        with self._cache_lock:
+            found = self._cache.get(tile.digest)
+            if found is not None:
+                self._cache.move_to_end(tile.digest)
+            return found
+
     def close(self) -> None:
-        if self._pointer:
-            mtmd_cpp.mtmd_free(self._pointer)
-            self._pointer = None
+        """Free the tower, after the tile that is in it."""
+        with self._tower_lock:
+            if self._pointer:
+                mtmd_cpp.mtmd_free(self._pointer)
+                self._pointer = None
 
     def _compute(self, tile: Tile) -> Embeddings:
         native_log.forget()
@@ -99,6 +124,8 @@ class VisionEncoder:
                 raise EngineError(f"a tile takes {count} places in the context, not {tile.n_tokens} as its file says")
             if mtmd_cpp.mtmd_encode_chunk(self._pointer, chunk) != 0:
                 raise EngineError(f"llama.cpp could not encode a picture{native_log.complaints()}")
+            if self._eval_callback is not None and (error := self._eval_callback.take_error()):
+                raise error
             output = mtmd_cpp.mtmd_get_output_embd(self._pointer)
             if not output:
                 raise EngineError("llama.cpp has no embeddings of a picture")
@@ -135,3 +162,18 @@ class VisionEncoder:
         finally:
             mtmd_cpp.mtmd_input_chunks_free(chunks)
             mtmd_cpp.mtmd_bitmap_free(bitmap)
+
+
+def _pauses(pause: Callable[[], None]) -> Callable[[int, bool], bool]:
+    """An observer of one in PAUSE_EVERY nodes, which looks at none."""
+    asked = 0
+
+    def observe(_tensor: int, ask: bool) -> bool:
+        nonlocal asked
+        if ask:
+            asked += 1
+            return asked % PAUSE_EVERY == 0
+        pause()
+        return True
+
+    return observe

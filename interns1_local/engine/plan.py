@@ -91,5 +91,11 @@ class Plan:
     spans: list[Span] = field(default_factory=list)
     image: Span | None = None
     admitted: list[Sequence] = field(default_factory=list)
+    # Whether a sequence at work is left out because its next tile is not ready.
+    awaits_tile: bool = False
     # Tokens of prompts with logits, besides the one of each sequence that a token follows.
     n_scored: int = 0
+
+    @property
+    def computes(self) -> bool:
+        return bool(self.spans) or self.image is not None

@@ -1,8 +1,8 @@
 """Who gets which tokens in the next step. Pure: it decides and keeps the books; the engine acts.
 
 Decodes go first, then chunks of prompts within a budget, in order of arrival. A tile is a call of its own, and beside
-decodes it takes the place of the chunks of text. When the cache is full, finished sequences leave it first, each from
-its end; then the latest to arrive starts over later.
+decodes it takes the place of the chunks of text; until it is ready, its sequence stands aside. When the cache is full,
+finished sequences leave it first, each from its end; then the latest to arrive starts over later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from operator import attrgetter
 from interns1_local.engine.cell_pool import CellPool, Cells
 from interns1_local.engine.plan import Cut, Limits, Operation, Plan, Remove, Share, Span, Store
 from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
-from interns1_local.engine.sequence import Keys, PlacedTile, Sequence
+from interns1_local.engine.sequence import Keys, PlacedTile, Sequence, Tile
 
 # Cells an admitted sequence should find free for its answer, so that it is not stopped at once.
 ANSWER_RESERVE = 64
@@ -29,14 +29,21 @@ EVICTED_AT_ONCE = 64
 class Scheduler:
     """Sequences that wait, sequences at work, both in order of arrival, and the cells of these and finished ones."""
 
-    def __init__(self, limits: Limits, can_share: Callable[[int, int], bool] = lambda slot, length: True) -> None:
-        """`can_share(slot, length)` says whether llama.cpp still has all that the first `length` places need."""
+    def __init__(
+        self,
+        limits: Limits,
+        can_share: Callable[[int, int], bool] = lambda slot, length: True,
+        is_ready: Callable[[Tile], bool] = lambda tile: True,
+    ) -> None:
+        """`can_share(slot, length)` says whether llama.cpp still has all that the first `length` places need;
+        `is_ready(tile)` whether the rows of a tile are there."""
         self.limits = limits
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.pool = CellPool(limits.n_cells)
         self.cache = PrefixCache()
         self._can_share = can_share
+        self._is_ready = is_ready
         self._free_slots = list(range(limits.n_slots - 1, -1, -1))
         self._operations: list[Operation] = []
         self._n_arrived = 0
@@ -64,7 +71,7 @@ class Scheduler:
         if self.waiting:
             self._admit(plan)
         self._plan_step(plan, prefill_budget)
-        while self.running and not plan.spans and plan.image is None and self.preempt_latest():
+        while self.running and not plan.computes and not plan.awaits_tile and self.preempt_latest():
             self._plan_step(plan, prefill_budget)
         plan.operations = self.take_operations()
         return plan
@@ -279,6 +286,9 @@ class Scheduler:
         start = sequence.n_computed
         tile = sequence.tile_at(start)
         if tile is not None:
+            if not self._is_ready(tile.tile):
+                plan.awaits_tile = True
+                return 0
             if plan.image is not None or (decodes and len(plan.spans) > decodes):
                 return 0
             stop = min(tile.stop, start + (room if decodes else self.limits.n_batch))

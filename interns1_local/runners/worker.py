@@ -1,7 +1,7 @@
 """The worker process: one loaded model behind one socket.
 
 The main thread computes; a reader takes requests in, and ends the process when the server is gone; a writer sends; one
-thread makes embeddings and scores, and one compiles grammars.
+thread makes embeddings and scores, one compiles grammars, and the engine has one for the tiles of pictures.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Worker:
                 self._abort(header["id"])
             case "unload":
                 self._unload_seconds = header["seconds"]
-                self._engine.context.abort()
+                self._engine.interrupt()
                 self._wake.set()
             case "tokenize":
                 self._reply(header["id"], self._tokenize(header["text"], header["stock"]))
