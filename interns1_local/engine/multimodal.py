@@ -29,7 +29,7 @@ MARKER = b"<__media__>"
 CACHE_BYTES = 256 * 2**20
 MAX_SIDE = 8192
 # Of the steps of a computation, one in so many can be the last before a pause: each such place costs a little.
-PAUSE_EVERY = 4
+PAUSE_EVERY = 16
 
 Embeddings = npt.NDArray[np.float32]
 
