@@ -59,15 +59,19 @@ class GGUFMetadata:
         return {key: Raw(head[start:end]) for key, (start, end) in self.spans.items()}
 
 
-def read_metadata(path: Path | str, arrays: bool = True) -> GGUFMetadata:
-    """Read keys and tensor infos. With arrays=False the values of array keys are None, which is faster."""
+def read_metadata(path: Path | str, arrays: bool = True, lazy: bool = False) -> GGUFMetadata:
+    """Read keys and tensor infos.
+
+    With arrays=False the values of array keys are None, which is faster. With `lazy`, arrays of strings are sequences
+    that decode a string when it is asked for.
+    """
     path = Path(path)
     with open(path, "rb") as file:
         n_bytes = os.fstat(file.fileno()).st_size
         if n_bytes < 24:
             raise BrokenGGUF(f"{path} is not a valid GGUF file: it has only {n_bytes} bytes.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            cursor = Cursor(memoryview(data), str(path))
+            cursor = Cursor(memoryview(data), str(path), lazy)
             try:
                 return _read(cursor, path, n_bytes, arrays)
             finally:

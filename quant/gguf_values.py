@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ _SCALARS = {
     INT64: "<q",
     FLOAT64: "<d",
 }
+_LENGTH = struct.Struct("<Q")
 _DTYPES = {kind: np.dtype(code.replace("?", "?")) for kind, code in _SCALARS.items()}
 _KIND_OF_DTYPE = {dtype: kind for kind, dtype in _DTYPES.items()}
 
@@ -99,10 +100,66 @@ def _encode_sequence(values: Sequence[Any]) -> bytes:
     return _encode_array(np.array(values, np.float32))
 
 
+class StringArray(Sequence[str]):
+    """The strings of a file's array, decoded where they are asked for: a vocabulary has 100,000s, few are looked at."""
+
+    def __init__(self, data: bytes, ends: NDArray[np.int64]) -> None:
+        """`data` is the encoded array, each string behind its length in eight bytes; `ends` says where each ends."""
+        self._data = data
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        start = int(self._ends[place - 1]) if place else 0
+        return self._data[start + _LENGTH.size : int(self._ends[place])].decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        data, start = self._data, _LENGTH.size
+        for end in self._ends.tolist():
+            yield data[start:end].decode("utf-8", "surrogateescape")
+            start = end + _LENGTH.size
+
+    def __contains__(self, text: object) -> bool:
+        if not isinstance(text, str):
+            return False
+        try:
+            wanted = encode_string(text)
+        except UnicodeEncodeError:
+            return False
+        found = self._data.find(wanted)
+        while found >= 0:
+            # It may stand inside of another string, or across two.
+            end = found + len(wanted)
+            place = int(np.searchsorted(self._ends, end))
+            start = int(self._ends[place - 1]) if place else 0
+            if place < len(self) and int(self._ends[place]) == end and start == found:
+                return True
+            found = self._data.find(wanted, found + 1)
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, StringArray):
+            return self._data == other._data
+        return list(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Cursor:
     """Reads values from a buffer; running past the end is an error that names the file."""
 
-    def __init__(self, data: memoryview | bytes, name: str) -> None:
+    def __init__(self, data: memoryview | bytes, name: str, lazy: bool = False) -> None:
+        """`lazy` leaves the strings of arrays encoded, as StringArray."""
+        self.lazy = lazy
         self.data = memoryview(data)
         self.name = name
         self.at = 0
@@ -149,19 +206,21 @@ class Cursor:
         content = self.take(count * dtype.itemsize)
         return np.frombuffer(content, dtype).copy() if wanted else None
 
-    def _strings(self, count: int, wanted: bool) -> list[str] | None:
-        data, at, end = self.data, self.at, len(self.data)
-        length_at = struct.Struct("<Q").unpack_from
-        out: list[str] = []
-        for _ in range(count):
-            if end - at < 8:
-                raise self.broken("it ends inside an array of strings")
-            length = length_at(data, at)[0]
-            at += 8
-            if length > end - at:
-                raise self.broken("a string runs past the end of the file")
-            if wanted:
-                out.append(bytes(data[at : at + length]).decode("utf-8", "surrogateescape"))
-            at += length
+    def _strings(self, count: int, wanted: bool) -> Sequence[str] | None:
+        data, begin, size = self.data, self.at, len(self.data)
+        length_at, width = _LENGTH.unpack_from, _LENGTH.size
+        at, ends = begin, []
+        try:
+            for _ in range(count):
+                at += width + length_at(data, at)[0]
+                ends.append(at)
+        except (struct.error, OverflowError):
+            if at <= size:
+                raise self.broken("it ends inside an array of strings") from None
+        if at > size:
+            raise self.broken("a string runs past the end of the file")
         self.at = at
-        return out if wanted else None
+        if not wanted:
+            return None
+        strings = StringArray(bytes(data[begin:at]), np.array(ends, np.int64) - begin)
+        return strings if self.lazy else list(strings)

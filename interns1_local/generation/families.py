@@ -63,8 +63,7 @@ def find_family(metadata: Mapping[str, Any]) -> Family | None:
 
 
 def _has(tokens: Sequence[str], token: str) -> bool:
-    """Chat tokens stand at the end of vocabularies of a hundred thousand and more."""
-    return token in tokens[-4096:] or token in tokens
+    return token in tokens
 
 
 @cache

@@ -14,8 +14,8 @@ PREFIX, SUFFIX, MIDDLE = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
 def infill_prompt(model: StoredModel, prefix: str, suffix: str) -> str:
     """The prompt whose continuation belongs between `prefix` and `suffix`. Unsupported without the marks."""
     refuse_upstream(model, "put text between others")
-    tokens = set(abilities(model).facts.metadata.get("tokenizer.ggml.tokens") or ())
-    if not {PREFIX, SUFFIX, MIDDLE} <= tokens:
+    tokens = abilities(model).facts.metadata.get("tokenizer.ggml.tokens") or ()
+    if not all(mark in tokens for mark in (PREFIX, SUFFIX, MIDDLE)):
         raise Unsupported(
             f"{model.name.full} does not support insert: its vocabulary has no {PREFIX}; leave suffix out"
         )

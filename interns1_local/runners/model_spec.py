@@ -189,7 +189,7 @@ def _warnings(values: Mapping[str, Any], mmproj: GGUFMetadata | None) -> tuple[s
 
 def _metadata(path: Path) -> GGUFMetadata:
     try:
-        return read_metadata(path)
+        return read_metadata(path, lazy=True)
     except FileNotFoundError:
         raise ModelNotFound(f"the model file {path} is missing") from None
     except (QuantError, OSError) as error:

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from interns1_local.errors import LoadError
-from interns1_local.tokenizer.detokenizer import CONTROL, NORMAL, USER_DEFINED, VISIBLE, Detokenizer, build_pieces
+from interns1_local.tokenizer.detokenizer import CONTROL, NORMAL, USER_DEFINED, VISIBLE, Detokenizer, Pieces
 from interns1_local.tokenizer.molecules import SmilesDetection
 from interns1_local.tokenizer.science import (
     AddedToken,
@@ -30,6 +33,7 @@ _ADDED_TOKENS = "interns1.tokenizer.added_tokens"
 _IMAGE_TEXTS = {"context": "<IMG_CONTEXT>", "start": "<img>", "end": "</img>"}
 
 Encode = Callable[..., list[int]]
+Types = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class TextCodec:
     def __init__(self, fields: Mapping[str, Any], encode: Encode, *, detection: SmilesDetection | None = None) -> None:
         """`detection` says what accepts a molecule; by default the reference's own choice, see tokenizer/molecules."""
         tokens: Sequence[str] = fields.get("tokenizer.ggml.tokens") or []
-        types = [int(kind) for kind in fields.get("tokenizer.ggml.token_type", [])] or [1] * len(tokens)
+        types = np.array(fields.get("tokenizer.ggml.token_type", ()), np.int64)
+        types = types if len(types) else np.full(len(tokens), NORMAL, np.int64)
         if not tokens or len(types) != len(tokens):
             raise LoadError(f"the file's vocabulary has {len(tokens)} tokens and {len(types)} types")
         self._encode = encode
@@ -56,24 +61,25 @@ class TextCodec:
         added = _added_tokens(fields, tokens, types)
         self._image = _image_tokens(fields, added)
         self._encode_text = _sentencepiece_encoder(fields, tokens, types, added) or partial(encode, parse_special=True)
-        self._tokenizer = ScienceTokenizer(
-            _base_encoder(fields, tokens, types) or encode,
-            added,
-            domains,
-            self._image,
-            base_piece=lambda token: tokens[token],
-            detection=detection,
-        )
+        if self._byte_level:
+            self._tokenizer = ScienceTokenizer(
+                _base_encoder(fields, tokens, types) or encode,
+                added,
+                domains,
+                self._image,
+                base_piece=lambda token: tokens[token],
+                detection=detection,
+            )
         special = {token.id for token in added if token.special}
         # The stock converter types every <|token|> as control; the checkpoint's own list knows better.
-        special |= {i for i, kind in enumerate(types) if kind == CONTROL} - {token.id for token in added}
+        special |= set(np.flatnonzero(types == CONTROL).tolist()) - {token.id for token in added}
         texts = set(VISIBLE)
         visible = {i for i in special if i < len(tokens) and tokens[i] in texts}
         visible |= {token.id for token in added if token.content in texts}
         self._tokens = tokens
         # No text of an answer: hidden, or a mark that parsers look for. Other added tokens are text.
         self.mark_ids = special | visible
-        self._detokenizer = Detokenizer(build_pieces(tokens, types, domains, model), special, visible)
+        self._detokenizer = Detokenizer(Pieces(tokens, types, domains, model), special, visible)
 
     def encode(self, prompt: str | Sequence[str | ImageSlot]) -> list[int | ImageSlot]:
         """Ids of a prompt, with each image slot in its place."""
@@ -110,9 +116,7 @@ class TextCodec:
         return self._detokenizer.token_bytes(token, skip_special)
 
 
-def _base_encoder(
-    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]
-) -> Callable[[str], list[int]] | None:
+def _base_encoder(fields: Mapping[str, Any], tokens: Sequence[str], types: Types) -> Callable[[str], list[int]] | None:
     """The fast encoder of byte pairs, where the file splits words as Qwen2 does and its merges are whole."""
     merges = fields.get("tokenizer.ggml.merges")
     if (
@@ -121,7 +125,8 @@ def _base_encoder(
         or not merges
     ):
         return None
-    vocabulary = {token: id for id, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == NORMAL}
+    kinds = types.tolist()
+    vocabulary = {token: id for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == NORMAL}
     try:
         return WordEncoder(vocabulary, merges).encode
     except LoadError:
@@ -129,13 +134,13 @@ def _base_encoder(
 
 
 def _sentencepiece_encoder(
-    fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], added: Sequence[AddedToken]
+    fields: Mapping[str, Any], tokens: Sequence[str], types: Types, added: Sequence[AddedToken]
 ) -> Callable[[str], list[int]] | None:
     """SentencePiece itself for files that we wrote; of others, llama.cpp knows best what is a token in a text."""
     if fields.get("tokenizer.ggml.model") != "llama" or not fields.get(_ADDED_TOKENS):
         return None
     try:
-        proto = model_proto(fields, tokens, types, {token.id for token in added})
+        proto = model_proto(fields, tokens, types.tolist(), {token.id for token in added})
         return SentencePieceText(proto, added).encode
     except LoadError:
         return None
@@ -152,11 +157,11 @@ def _domains(fields: Mapping[str, Any]) -> dict[str, Domain]:
     return found
 
 
-def _added_tokens(fields: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> list[AddedToken]:
+def _added_tokens(fields: Mapping[str, Any], tokens: Sequence[str], types: Types) -> list[AddedToken]:
     stored = fields.get(_ADDED_TOKENS)
     if not stored:
-        kinds = (CONTROL, USER_DEFINED)
-        return [AddedToken(i, tokens[i], kind == CONTROL) for i, kind in enumerate(types) if kind in kinds]
+        found = np.flatnonzero((types == CONTROL) | (types == USER_DEFINED)).tolist()
+        return [AddedToken(i, tokens[i], bool(types[i] == CONTROL)) for i in found]
     names = ("id", "content", "special", "lstrip", "rstrip", "single_word")
     try:
         return [AddedToken(**{name: entry[name] for name in names if name in entry}) for entry in json.loads(stored)]

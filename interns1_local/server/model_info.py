@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -143,7 +143,7 @@ def _plain(value: Any, verbose: bool) -> Any:
     if isinstance(value, np.ndarray):
         value = value if verbose or value.size <= _SHOWN_ITEMS else value[:0]
         return [_plain(item, verbose) for item in value.tolist()]
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item, verbose) for item in value] if verbose or len(value) <= _SHOWN_ITEMS else []
     if isinstance(value, float) and not math.isfinite(value):
         return None

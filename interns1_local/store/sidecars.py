@@ -36,8 +36,7 @@ def missing_science(fields: Mapping[str, Any]) -> str | None:
     tokens = fields.get("tokenizer.ggml.tokens")
     if fields.get("interns1.tokenizer.domains") or not isinstance(tokens, Sequence):
         return None
-    known = {token for token in tokens if isinstance(token, str)}
-    if not all(tag in known for tag in _OPENING_TAGS):
+    if not all(tag in tokens for tag in _OPENING_TAGS):
         return None
     return (
         "the file has no science vocabularies: molecules, names and sequences are read as ordinary text and written as "

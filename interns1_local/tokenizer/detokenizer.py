@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from interns1_local.tokenizer.sentencepiece_domain import DomainModel
 from interns1_local.tokenizer.vocabulary import Domain
@@ -29,7 +32,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 class Detokenizer:
     """The bytes of one token at a time; a character may be spread over several tokens."""
 
-    def __init__(self, pieces: Sequence[bytes], special: Collection[int], visible: Collection[int]) -> None:
+    def __init__(self, pieces: Sequence[bytes] | Pieces, special: Collection[int], visible: Collection[int]) -> None:
         self._pieces = pieces
         self._hidden = frozenset(special) - frozenset(visible)
 
@@ -57,20 +60,43 @@ class IncrementalText:
         return text
 
 
-def build_pieces(
-    tokens: Sequence[str], token_types: Sequence[int], domains: Mapping[str, Domain], model: Literal["gpt2", "llama"]
-) -> list[bytes]:
-    """The bytes of every id of a vocabulary, from the arrays of its GGUF file and its science vocabularies."""
-    if model == "llama":
-        pieces = [_sentencepiece_bytes(token, kind) for token, kind in zip(tokens, token_types, strict=True)]
-    else:
-        pieces = [_byte_level_bytes(token, kind) for token, kind in zip(tokens, token_types, strict=True)]
-    for name, domain in domains.items():
-        vocabulary = DomainModel(name, domain)
-        end = domain.offset + len(vocabulary.pieces)
-        pieces.extend([b""] * (end - len(pieces)))
-        pieces[domain.offset : end] = [vocabulary.piece_bytes(index) for index in range(len(vocabulary.pieces))]
-    return pieces
+class Pieces:
+    """The bytes of every id, from the arrays of a GGUF file and its science vocabularies; made when asked for."""
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        token_types: Sequence[int] | npt.NDArray[np.int64],
+        domains: Mapping[str, Domain],
+        model: Literal["gpt2", "llama"],
+    ) -> None:
+        self._tokens, self._types = tokens, token_types
+        self._bytes_of = _sentencepiece_bytes if model == "llama" else _byte_level_bytes
+        # A later vocabulary has the ids that two of them claim.
+        self._domains = [DomainModel(name, domain) for name, domain in reversed(list(domains.items()))]
+        ends = (vocabulary.offset + len(vocabulary.pieces) for vocabulary in self._domains)
+        self._count = max(len(tokens), *ends) if domains else len(tokens)
+        self._known: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[id] for id in range(self._count))
+
+    def __getitem__(self, id: int) -> bytes:
+        if not 0 <= id < self._count:
+            raise IndexError(f"token {id} is not one of {self._count}")
+        found = self._known.get(id)
+        if found is None:
+            found = self._known[id] = self._made(id)
+        return found
+
+    def _made(self, id: int) -> bytes:
+        for vocabulary in self._domains:
+            if vocabulary.offset <= id < vocabulary.offset + len(vocabulary.pieces):
+                return vocabulary.piece_bytes(id - vocabulary.offset)
+        return self._bytes_of(self._tokens[id], int(self._types[id])) if id < len(self._tokens) else b""
 
 
 @cache

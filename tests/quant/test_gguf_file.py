@@ -78,6 +78,24 @@ def test_the_gguf_package_reads_it(tmp_path: Path) -> None:
     assert without.fields["x.names"] is None and without.tensors == ours.tensors
 
 
+def test_strings_of_an_array_that_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+    inside = struct.pack("<Q", 1) + b"q"
+    names = ["α", "", "a longer one", inside, b"\xff", "last"]
+    path = write(
+        tmp_path / "a.gguf", {**FIELDS, "x.names": names, "x.none": []}, {"w": ("F32", np.ones(8, np.float32))}
+    )
+    whole, lazy = (read_metadata(path, lazy=lazy).fields["x.names"] for lazy in (False, True))
+    assert isinstance(whole, list) and lazy == whole and list(lazy) == whole and len(lazy) == 6
+    assert (
+        [lazy[place] for place in range(-6, 6)] == whole * 2 and lazy[1:5:2] == whole[1:5:2] and lazy[-2:] == whole[-2:]
+    )
+    assert all(name in lazy and lazy.index(name) == place for place, name in enumerate(whole))
+    absent = ("q", "longer", "a longer", "las", "\ud800", 5, None)
+    assert not any(name in lazy for name in absent) and lazy != whole[1:]
+    with pytest.raises(IndexError):
+        lazy[6]
+
+
 def test_no_file_may_crash_the_reader(tmp_path: Path) -> None:
     fields = {**FIELDS, "x.names": ["a", "bc"], "x.bytes": np.arange(5, dtype=np.uint8)}
     good = write(tmp_path / "good.gguf", fields, {"w": ("F32", np.ones((2, 8), np.float32))}).read_bytes()
@@ -89,9 +107,9 @@ def test_no_file_may_crash_the_reader(tmp_path: Path) -> None:
     for at in range(len(good) - 64):
         for value in (0x00, 0xFF, 0x7F):
             path.write_bytes(good[:at] + bytes([value]) + good[at + 1 :])
-            for arrays in (True, False):
+            for arrays, lazy in ((True, False), (True, True), (False, False)):
                 try:
-                    read_metadata(path, arrays)
+                    list(read_metadata(path, arrays, lazy).fields.get("x.names") or ())
                 except BrokenGGUF as error:
                     assert "bad.gguf" in str(error)
 

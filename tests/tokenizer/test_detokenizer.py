@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interns1_local.tokenizer.detokenizer import Detokenizer, IncrementalText, build_pieces, byte_alphabet
+from interns1_local.tokenizer.detokenizer import Detokenizer, IncrementalText, Pieces, byte_alphabet
 from interns1_local.tokenizer.vocabulary import Domain
 from tests.tokenizer.sentencepiece_proto import model_proto
 
@@ -23,20 +23,20 @@ def test_byte_level_pieces() -> None:
     tokens = ["Ġand", "ä½łå¥½", "ð", "<|im_end|>", "<tool>é", "[PAD5]", "中"]
     types = [NORMAL, NORMAL, NORMAL, CONTROL, USER_DEFINED, UNUSED, NORMAL]
     expected = [b" and", "你好".encode(), b"\xf0", b"<|im_end|>", "<tool>é".encode(), b"", "中".encode()]
-    assert build_pieces(tokens, types, {}, "gpt2") == expected
+    assert list(Pieces(tokens, types, {}, "gpt2")) == expected
 
 
 def test_sentencepiece_pieces() -> None:
     tokens = ["<unk>", "<s>", "<0x0A>", "\u2581hello", "é", "<|plugin|>", "[PAD]"]
     types = [UNKNOWN, CONTROL, BYTE, NORMAL, NORMAL, USER_DEFINED, UNUSED]
     expected = [b"<unk>", b"<s>", b"\n", b" hello", "é".encode(), b"<|plugin|>", b""]
-    assert build_pieces(tokens, types, {}, "llama") == expected
+    assert list(Pieces(tokens, types, {}, "llama")) == expected
 
 
 def test_science_pieces_take_their_places() -> None:
     proto = model_proto(["=CC=C(", "C", "\u2581a", "bc", "é"])
     tokens = ["x", *(f"[PAD{id}]" for id in range(1, 12)), "</SMILES>"]
-    pieces = build_pieces(tokens, [NORMAL, *[UNUSED] * 11, CONTROL], {"smiles": Domain(proto, 2)}, "gpt2")
+    pieces = list(Pieces(tokens, [NORMAL, *[UNUSED] * 11, CONTROL], {"smiles": Domain(proto, 2)}, "gpt2"))
     assert pieces[:2] == [b"x", b""]
     assert pieces[5:10] == [b"=CC=C(", b"C", b" a", b"bc", "é".encode()]
     assert pieces[10:] == [b"", b"", b"</SMILES>"]
@@ -44,13 +44,18 @@ def test_science_pieces_take_their_places() -> None:
 
 def test_science_pieces_that_are_bytes() -> None:
     proto = model_proto([*(f"<0x{byte:02X}>" for byte in range(256)), "C"])
-    pieces = build_pieces([], [], {"smiles": Domain(proto, 0)}, "gpt2")
+    pieces = list(Pieces([], [], {"smiles": Domain(proto, 0)}, "gpt2"))
     assert b"".join(pieces[3:]) == bytes(range(256)) + b"C"
 
 
 def test_a_vocabulary_that_reaches_beyond_the_file() -> None:
-    pieces = build_pieces(["x"], [NORMAL], {"smiles": Domain(model_proto(["C"]), 3)}, "gpt2")
-    assert pieces == [b"x", b"", b"", b"<unk>", b"<s>", b"</s>", b"C"]
+    pieces = Pieces(["x"], [NORMAL], {"smiles": Domain(model_proto(["C"]), 3)}, "gpt2")
+    assert len(pieces) == 7 and list(pieces) == [b"x", b"", b"", b"<unk>", b"<s>", b"</s>", b"C"]
+
+
+def test_the_later_of_two_vocabularies_has_the_ids_that_both_claim() -> None:
+    domains = {name: Domain(model_proto([name]), 1) for name in ("smiles", "fasta")}
+    assert list(Pieces(["x"], [NORMAL], domains, "gpt2")) == [b"x", b"<unk>", b"<s>", b"</s>", b"fasta"]
 
 
 def test_special_tokens_are_hidden_unless_somebody_needs_them() -> None:
