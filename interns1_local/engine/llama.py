@@ -147,8 +147,16 @@ class Model:
         self.vocab = Vocab(self)
         self.n_embd = int(llama_cpp.llama_model_n_embd_inp(self.pointer))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
+        # Whether the weights are in F32; files that do not say are taken for it.
+        self.is_exact = self._metadata("general.file_type") in (None, "0")
         kinds = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
         self.is_recurrent = any(kind(self.pointer) for kind in kinds)
+
+    def _metadata(self, key: str) -> str | None:
+        """A short value of the file, as text; None when it has none."""
+        text = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_model_meta_val_str(self.pointer, key.encode(), text, len(text))
+        return None if length < 0 else text.value.decode(errors="replace")
 
     def adapt(self, context: Any) -> None:
         """Let a new context of the model apply its adapter, if it has one."""
@@ -290,11 +298,13 @@ class Context:
     def _attends_exactly(self, n_ctx: int, n_batch: int, kv_type: str) -> bool:
         """Whether to do without flash attention: on CPUs it adds up in 16 bits.
 
-        Then the other sequences of a batch change an answer's logits by about 1e-2, and a greedy answer may
-        depend on who else is served. Without it they change by 1e-5 to 1e-3, at the cost of a larger buffer.
+        Then the other sequences of a batch change an answer's logits a little. With rounded weights they do so anyway,
+        by as much: a last bit decides how an activation is rounded. But without it every sequence at work pays for all
+        cells of the cache, so only models in F32 go without.
         """
         scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
-        return kv_type in ("f16", "f32") and scores <= LARGEST_SCORES and not has_local_gpu()
+        plain = kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
+        return plain and self.model.is_exact and not has_local_gpu()
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""

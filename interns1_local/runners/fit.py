@@ -292,8 +292,10 @@ def _measured(
     flash = options.flash_attention
     if flash is None:
         scores = 4 * cells * options.num_batch * shape.n_heads
-        exact = all(gpu.is_remote for gpu in gpus) and {keys, values} <= {*PLAIN_KV_TYPES} and scores <= LARGEST_SCORES
-        flash = "off" if exact else "auto" if any(not gpu.is_remote for gpu in gpus) else "on"
+        on_gpu = any(not gpu.is_remote for gpu in gpus)
+        # As engine/llama.py chooses.
+        exact = shape.is_exact and {keys, values} <= {*PLAIN_KV_TYPES} and scores <= LARGEST_SCORES
+        flash = "auto" if on_gpu else "off" if exact else "on"
     batch, parallel = options.num_batch, options.num_parallel
     options = replace(options, flash_attention=flash)
     graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper())

@@ -72,6 +72,11 @@ class ModelShape:
         return any(weight.is_expert for weight in self.weights)
 
     @cached_property
+    def is_exact(self) -> bool:
+        """Whether no matrix is rounded: then what is computed depends on the order of additions only."""
+        return all(weight.type == "F32" for weight in self.weights if weight.is_matrix)
+
+    @cached_property
     def weight_bytes(self) -> int:
         return sum(weight.n_bytes for weight in self.weights)
 

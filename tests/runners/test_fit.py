@@ -149,13 +149,16 @@ def test_wishes_of_all_models() -> None:
     assert tight.options.num_ctx < fit(LoadOptions(), shape(MINI), machine(64, 12)).options.num_ctx  # type: ignore[operator]
 
 
-def test_attention_is_exact_on_a_processor_where_its_buffer_fits() -> None:
-    assert fit(LoadOptions(num_ctx=4096), shape(MINI), machine(64)).options.flash_attention == "off"
-    assert fit(LoadOptions(num_ctx=32768), shape(MINI), machine(64)).options.flash_attention == "on"
-    assert (
-        fit(LoadOptions(num_ctx=4096, kv_cache_type="q8_0"), shape(MINI), machine(64)).options.flash_attention == "on"
-    )
-    assert fit(LoadOptions(num_ctx=4096), shape(MINI), machine(64, 24)).options.flash_attention == "auto"
+def test_attention_is_exact_on_a_processor_where_weights_are_and_its_buffer_fits() -> None:
+    def flash(type: str, num_ctx: int, *gpus: int, kv_type: str | None = None) -> str | None:
+        wanted = LoadOptions(num_ctx=num_ctx, kv_cache_type=kv_type)
+        return fit(wanted, shape(MINI, type), machine(128, *gpus)).options.flash_attention
+
+    assert flash("F32", 4096) == "off"
+    assert flash("F32", 32768) == "on"
+    assert flash("F32", 4096, kv_type="q8_0") == "on"
+    assert flash("Q4_K_M", 4096) == "on"
+    assert flash("F32", 4096, 48) == flash("Q4_K_M", 4096, 24) == "auto"
 
 
 def test_experts_stay_where_the_user_puts_them() -> None:
