@@ -108,8 +108,8 @@ def vision_bytes(vision: VisionShape) -> int:
 def draft_graph(graph: Graph, shape: ModelShape) -> Graph:
     """What a draft model of this shape computes for answers that `graph` computes, see engine/draft_model."""
     batch = min(max(DRAFT_BATCH, graph.sequences), graph.cells)
-    # Its attention is exact where that takes no more than this.
-    flash = graph.flash and 4 * graph.cells * batch * shape.n_heads > LARGEST_SCORES
+    # Its attention is exact where its weights are and that takes no more than this.
+    flash = graph.flash and not (shape.is_exact and 4 * graph.cells * batch * shape.n_heads <= LARGEST_SCORES)
     return replace(graph, batch=batch, flash=flash, n_outputs=graph.sequences)
 
 
@@ -118,7 +118,7 @@ def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
     if not shape.pooled_at_once:
         return None
     batch = min(shape.pooled_at_once, graph.cells)
-    flash = graph.flash and 4 * graph.cells * batch * shape.n_heads > LARGEST_SCORES
+    flash = graph.flash and not (shape.is_exact and 4 * graph.cells * batch * shape.n_heads <= LARGEST_SCORES)
     return replace(graph, batch=batch, flash=flash, n_outputs=batch)
 
 
