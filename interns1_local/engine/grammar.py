@@ -101,7 +101,12 @@ class Matcher:
 
     def forced_bytes(self) -> bytes:
         """What has to come next, whatever the tokens that spell it."""
-        return b"" if self._matcher.is_error() else bytes(self._matcher.compute_ff_bytes())
+        if self._matcher.is_error():
+            return b""
+        # Grammars with special tokens may end in an error here, which has to stay out of the answer.
+        copy = self._matcher.deep_copy()
+        forced = bytes(copy.compute_ff_bytes())
+        return b"" if copy.is_error() else forced
 
     def restart(self) -> None:
         """Back to the start of the grammar."""
