@@ -147,6 +147,11 @@ def answers(spec: ModelSpec) -> list[Any]:
     return asyncio.run(main())
 
 
+def same(left: list[Any], right: list[Any]) -> bool:
+    """Scores within rounding: how a prompt is cut into steps depends on the clock."""
+    return left[:3] + left[4:] == right[:3] + right[4:] and left[3] == pytest.approx(right[3], abs=1e-2)
+
+
 def spec_of(model: StoredModel) -> ModelSpec:
     return ModelSpec("m", "d", model.model_path, model.mmproj_path, LoadOptions(num_ctx=512), model.sidecar_path)
 
@@ -156,12 +161,12 @@ def test_ids_and_texts_are_those_of_our_own_file(
 ) -> None:
     model, _ = made(store, of_folder(published))
     expected = answers(ModelSpec("ours", "d", *ours, LoadOptions(num_ctx=512)))
-    assert answers(spec_of(model)) == expected
+    assert same(answers(spec_of(model)), expected)
     assert {token["domain"] for token in expected[0][0]} == {None, "smiles"}
     assert not caplog.records
     # A vision file that another program stored in a shared folder: repaired when it is opened.
     unrepaired = ModelSpec("shared", "d", ours[0], published / "mmproj.gguf", LoadOptions(num_ctx=512))
-    assert answers(unrepaired) == expected
+    assert same(answers(unrepaired), expected)
     assert [record.getMessage().partition(": ")[0] for record in caplog.records] == ["shared"]
 
 

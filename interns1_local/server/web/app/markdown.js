@@ -90,7 +90,10 @@ function putBack(fragment, spans, text, place) {
   for (const element of fragment.querySelectorAll('[href], [src], [alt], [title]')) {
     for (const name of ['href', 'src', 'alt', 'title']) {
       const value = element.getAttribute(name);
-      if (value?.match(/\uE000|%EE%80%80/i)) element.setAttribute(name, name === 'href' || name === 'src' ? '' : value.replace(new RegExp(MARK, 'g'), (_, at) => spans[at]?.value ?? ''));
+      if (!value?.match(/\uE000|%EE%80%80/i)) continue;
+      // A mark in an address is no address of the text's own.
+      if (name === 'href' || name === 'src') element.removeAttribute(name);
+      else element.setAttribute(name, value.replace(new RegExp(MARK, 'g'), (_, at) => spans[at]?.value ?? ''));
     }
   }
 }
