@@ -73,10 +73,11 @@ def test_answers_and_thoughts_only_show(open_page: Open, backend: FakeBackend) -
     page = open_page()
     for at in range(0, len(ANSWERS), 7):
         answers = ANSWERS[at : at + 7]
-        for answer in answers:
+        for number, answer in enumerate(answers, 1):
             middle = len(answer) // 2
             backend.enqueue(f"{answer}</think>\n\n{answer[:middle]}", answer[middle:])
             ask(page, answer[:300])
+            page.locator(".message.assistant").nth(number - 1).wait_for(state="attached")
             page.wait_for_selector("body:not(.running)")
         rest(page)
         assert page.locator(".message.assistant").count() == len(answers)
