@@ -23,7 +23,7 @@ ROWS = [
     {"generation"},
     {"runners"},
     {"store", "chat", "tokenizer", "media", "engine", "nano", "reference"},
-    {"config"},
+    {"config", "child_python"},
     {"addresses"},
     {"errors"},
 ]

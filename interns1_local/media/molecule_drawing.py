@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
-import interns1_local
+from interns1_local import child_python
 from interns1_local.errors import BadRequest
 
 HINT = 'drawings of molecules need RDKit: pip install "interns1-local[science]"'
@@ -132,15 +129,12 @@ def _drawing(smiles: str, line: bytes) -> Drawing:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    root = str(Path(interns1_local.__file__).resolve().parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "interns1_local.media.molecule_painter"],
+        child_python.command("interns1_local.media.molecule_painter"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=child_python.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
         # Ctrl-C in a terminal is for the one who waits for the drawings.
         start_new_session=True,
     )

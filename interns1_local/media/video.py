@@ -12,7 +12,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import interns1_local
+from interns1_local import child_python
 from interns1_local.errors import MediaError
 from interns1_local.media.image import load_image, stretch
 
@@ -190,10 +189,7 @@ class Film:
             "size": self._size,
             "seconds": self._seconds,
         }
-        command = [sys.executable, "-P", "-m", "interns1_local.media.video_decoder", json.dumps(request)]
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-        root = str(Path(interns1_local.__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        command = child_python.command("interns1_local.media.video_decoder", json.dumps(request))
         with self._lock:
             if self._stopped:
                 raise MediaError("the video was not decoded: the request is gone")
@@ -202,7 +198,7 @@ class Film:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=child_python.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
                 # Ctrl-C in a terminal is for the one who waits for the frames.
                 start_new_session=True,
             )

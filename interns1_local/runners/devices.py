@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import interns1_local
+from interns1_local import child_python
 from interns1_local.errors import LoadError
 
 CACHE_SECONDS = 5.0
@@ -243,17 +242,14 @@ def _added() -> str:
 
 
 def _run_child() -> str:
-    root = str(Path(interns1_local.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = dict(os.environ, GGML_NO_BACKTRACE="1", PYTHONPATH=path)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", _MODULE],
+            child_python.command(_MODULE),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=LIST_TIMEOUT,
-            env=environment,
+            env=child_python.environment(GGML_NO_BACKTRACE="1"),
             stdin=subprocess.DEVNULL,
             check=False,
         )

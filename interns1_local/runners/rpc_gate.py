@@ -10,15 +10,13 @@ import ipaddress
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-import interns1_local
+from interns1_local import child_python
 from interns1_local.errors import BadRequest, InternS1Error
 
 START_SECONDS = 60.0
@@ -217,15 +215,13 @@ class _Process:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        root = str(Path(interns1_local.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         arguments = [f"127.0.0.1:{self.port}", str(options.threads), options.cache, *options.devices]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "interns1_local.engine.rpc", *arguments],
+            child_python.command("interns1_local.engine.rpc", *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=dict(os.environ, GGML_NO_BACKTRACE="1", PYTHONPATH=path),
+            env=child_python.environment(GGML_NO_BACKTRACE="1"),
             # Ctrl-C in a terminal is for the gate, which then ends its processes.
             start_new_session=True,
         )

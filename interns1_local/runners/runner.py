@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -14,13 +13,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import interns1_local
+from interns1_local import child_python
 from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
 from interns1_local.runners.crash_log import CrashLog
@@ -202,9 +200,7 @@ class Runner:
         self._end()
 
     async def _spawn(self, settings: Settings) -> None:
-        environment = dict(os.environ, GGML_NO_BACKTRACE="1", PYTHONUNBUFFERED="1")
-        root = str(Path(interns1_local.__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        environment = child_python.environment(GGML_NO_BACKTRACE="1", PYTHONUNBUFFERED="1")
         if HAS_UNIX_SOCKETS:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -236,7 +232,7 @@ class Runner:
 
     async def _execute(self, address: str, environment: dict[str, str], settings: Settings, **options: Any) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "interns1_local.runners.worker", address,
+            *child_python.command("interns1_local.runners.worker", address),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -244,7 +240,7 @@ class Runner:
             # Ctrl-C in a terminal is for the server, which then ends its workers.
             start_new_session=True,
             **options,
-        )  # fmt: skip
+        )
         self._tasks.append(asyncio.create_task(self._collect_log(settings.debug)))
 
     async def _load(self, settings: Settings) -> None:
