@@ -2,38 +2,31 @@
 
 const KEY = 'api_key';
 
-export class ServerError extends Error {
-  constructor(message, status) {
-    super(message);
-    this.status = status;
-  }
-}
-
-export async function request(path, { body, method, signal } = {}) {
+async function request(path, body, signal) {
   for (;;) {
     const headers = { Accept: 'application/json' };
     const key = sessionStorage.getItem(KEY);
     if (key) headers.Authorization = `Bearer ${key}`;
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     const answer = await fetch(path, {
-      method: method ?? (body === undefined ? 'GET' : 'POST'), headers, signal, body: body === undefined ? undefined : JSON.stringify(body),
+      method: body === undefined ? 'GET' : 'POST', headers, signal, body: body === undefined ? undefined : JSON.stringify(body),
     });
     if (answer.status === 401) {
       const { askKey } = await import('./key_dialog.js');
       sessionStorage.setItem(KEY, await askKey(Boolean(key)));
       continue;
     }
-    if (!answer.ok) throw new ServerError(await errorText(answer), answer.status);
+    if (!answer.ok) throw new Error(await errorText(answer));
     return answer;
   }
 }
 
-export const getJson = async (path, options) => (await request(path, options)).json();
-export const postJson = async (path, body, options) => (await request(path, { ...options, body })).json();
+export const getJson = async (path) => (await request(path)).json();
+export const postJson = async (path, body) => (await request(path, body)).json();
 
 // The lines of a streamed answer as objects; a line that is an error ends it.
 export async function* lines(path, body, signal) {
-  const reader = (await request(path, { body, signal })).body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = (await request(path, body, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
     const { value, done } = await reader.read();
@@ -43,7 +36,7 @@ export async function* lines(path, body, signal) {
     for (const line of whole) {
       if (!line.trim()) continue;
       const object = JSON.parse(line);
-      if (object.error) throw new ServerError(object.error, 500);
+      if (object.error) throw new Error(object.error);
       yield object;
     }
     if (done) return;

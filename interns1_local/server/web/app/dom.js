@@ -7,7 +7,7 @@ export function h(tag, props = {}, ...children) {
     if (name === 'on') for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
     else if (name === 'class') element.className = value;
     else if (name === 'data') Object.assign(element.dataset, value);
-    else if (['value', 'checked', 'disabled', 'hidden', 'open', 'textContent', 'srcObject'].includes(name)) element[name] = value;
+    else if (['value', 'checked', 'disabled', 'hidden', 'srcObject'].includes(name)) element[name] = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));

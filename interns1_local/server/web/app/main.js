@@ -44,7 +44,6 @@ function showConversation() {
   byId('messages').replaceChildren(...path.map((node) => viewOf(node).element));
   for (const node of path) viewOf(node).showFoot();
   if (!path.length) byId('messages').append(welcome());
-  document.body.classList.toggle('empty', !path.length);
 }
 
 function viewOf(node) {

@@ -17,7 +17,7 @@ const LINK = /^(https?:\/\/|mailto:)/i;
 
 let ready = null;
 
-export function loadMarkdown() {
+function loadMarkdown() {
   ready ??= Promise.all([import('../vendor/marked.js'), loadScript('/web/vendor/purify.min.js')]).then(([{ Marked }]) => {
     const { DOMPurify } = window;
     DOMPurify.addHook('uponSanitizeAttribute', (node, data) => {

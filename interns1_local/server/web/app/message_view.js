@@ -13,10 +13,10 @@ export class MessageView {
     Object.assign(this, { conversation, node, acts, drawn: '', wait: 40, timer: 0, busy: false });
     this.text = h('div', { class: 'text' });
     this.thought = node.role === 'assistant' ? thoughtView() : null;
-    this.calls = h('div', { class: 'calls' });
+    this.calls = h('div');
     this.foot = h('div', { class: 'message-foot' });
     const name = t(`role_${node.role}`);
-    this.element = h('article', { class: `message ${node.role}`, 'aria-label': name, data: { id: node.id } },
+    this.element = h('article', { class: `message ${node.role}`, 'aria-label': name },
       h('h3', { class: 'visually-hidden' }, name), this.thought?.box, mediaView(node, acts), this.text, this.calls, this.foot);
     this.finish();
   }
@@ -67,7 +67,7 @@ export class MessageView {
     this.thought?.show(node);
     this.element.classList.toggle('running', Boolean(node.running));
     this.element.setAttribute('aria-busy', String(Boolean(node.running)));
-    this.calls.replaceChildren(...(node.calls ?? []).map((call, index) => callView(this, call, index)), ...answerForm(this));
+    this.calls.replaceChildren(...(node.calls ?? []).map((call) => callView(node, call)), ...answerForm(this));
     this.showFoot();
     if (node.running || node.role === 'tool') return void (node.role === 'tool' && this.text.replaceChildren(toolResult(node)));
     const before = guess(node.content);
@@ -166,9 +166,8 @@ function branchSwitch({ conversation, node, acts }) {
     iconButton('right', t('next_branch'), go(1), { disabled: at === all.length - 1 }))];
 }
 
-function callView({ node }, call, index) {
-  const done = !node.waiting;
-  return h('div', { class: 'call', data: { index } }, icon('tool'), h('code', {}, `${call.name}(${JSON.stringify(call.arguments)})`), h('span', { class: 'call-state' }, t(done ? 'called' : 'call_waits')));
+function callView(node, call) {
+  return h('div', { class: 'call' }, icon('tool'), h('code', {}, `${call.name}(${JSON.stringify(call.arguments)})`), h('span', { class: 'call-state' }, t(node.waiting ? 'call_waits' : 'called')));
 }
 
 // A call that the page cannot answer itself waits for the reader.

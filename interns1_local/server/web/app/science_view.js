@@ -34,7 +34,7 @@ function shelfAfter(element, root) {
   return shelf;
 }
 
-export function moleculeCard(span) {
+function moleculeCard(span) {
   const said = (button) => { button.classList.add('done'); setTimeout(() => button.classList.remove('done'), 1200); };
   const button = (label, act, name = 'copy') => {
     const made = h('button', { type: 'button', class: 'small quiet', on: { click: () => { act(); said(made); } } }, icon(name), label);
@@ -42,7 +42,7 @@ export function moleculeCard(span) {
   };
   return h('figure', { class: 'molecule' },
     h('img', { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(span.svg)}`, alt: t('drawing_of', { smiles: span.value, formula: span.formula }) }),
-    h('figcaption', {}, h('span', { class: 'formula' }, ...formula(span.formula)), h('span', { class: 'weight' }, `${number(span.weight, 2)} g/mol`)),
+    h('figcaption', {}, h('span', {}, ...formula(span.formula)), h('span', { class: 'weight' }, `${number(span.weight, 2)} g/mol`)),
     h('div', { class: 'molecule-actions' },
       button('SMILES', () => copyText(span.value)), button('SVG', () => copyText(span.svg)),
       button(t('save_svg'), () => saveFile(`${span.formula}.svg`, 'image/svg+xml', span.svg), 'save')));

@@ -15,18 +15,16 @@ export function openSettings(models) {
   panel.replaceChildren(
     h('div', { class: 'panel-head' }, h('h2', {}, t('settings')), iconButton('close', t('close'), () => closeSettings(true))),
     section(t('thinking_section'), budgetRow(models)), section(t('system_message'), area('system', t('system_hint'), 3)),
-    section(t('parameters'), h('p', { class: 'hint' }, t('parameters_hint')), h('div', { class: 'parameters' }, ...PARAMETERS.map(parameterRow)), keepAliveRow()),
+    section(t('parameters'), h('p', { class: 'hint' }, t('parameters_hint')), ...PARAMETERS.map(parameterRow), keepAliveRow()),
     section(t('tools'), h('p', { class: 'hint' }, t('tools_hint')), ...builtinNames.map(builtinRow), h('label', { for: 'set-tools' }, t('own_tools')), area('tools', t('own_tools_hint'), 5, checkTools)),
     section(t('schema'), area('schema', t('schema_hint'), 5, checkSchema)),
     h('button', { type: 'button', class: 'wide', on: { click: () => { reset(); openSettings(models); } } }, t('reset')));
   panel.hidden = false;
-  document.body.classList.add('settings-open');
   byId('open-settings').setAttribute('aria-expanded', 'true');
 }
 
 export function closeSettings(focus) {
   byId('settings').hidden = true;
-  document.body.classList.remove('settings-open');
   byId('open-settings').setAttribute('aria-expanded', 'false');
   if (focus) byId('open-settings').focus();
 }

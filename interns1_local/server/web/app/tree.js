@@ -31,8 +31,7 @@ export function pathTo(conversation, id) {
   return found;
 }
 
-export const children = (conversation, parent) => Object.values(conversation.nodes).filter((node) => node.parent === parent);
-export const siblings = (conversation, node) => children(conversation, node.parent);
+export const siblings = (conversation, node) => Object.values(conversation.nodes).filter((other) => other.parent === node.parent);
 
 export function choose(conversation, id) {
   conversation.chosen[conversation.nodes[id].parent] = id;
