@@ -13,7 +13,7 @@ export async function takePicture(taken, notice) {
   }
   const video = h('video', { srcObject: stream, autoplay: true, playsinline: true, muted: true, 'aria-label': t('camera') });
   const shoot = h('button', { type: 'button', class: 'primary' }, t('take_picture'));
-  const box = dialog(t('camera'), t('close'), h('div', { class: 'camera' }, video, shoot));
+  const box = dialog(t('camera'), h('div', { class: 'camera' }, video, shoot));
   box.addEventListener('close', () => stream.getTracks().forEach((track) => track.stop()));
   video.play().catch(() => {});
   shoot.addEventListener('click', () => {

@@ -1,5 +1,7 @@
 // Elements without markup: every text that comes from elsewhere becomes a text node.
 
+import { t } from './language.js';
+
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -33,8 +35,8 @@ export function iconButton(name, label, click, extra = {}) {
 }
 
 // A modal dialog of the browser: it keeps the focus inside, and Escape closes it.
-export function dialog(title, closeLabel, ...content) {
-  const close = h('button', { class: 'quiet close', 'aria-label': closeLabel, title: closeLabel, on: { click: () => box.close() } }, icon('close'));
+export function dialog(title, ...content) {
+  const close = iconButton('close', t('close'), () => box.close());
   const box = h('dialog', { 'aria-label': title }, h('div', { class: 'dialog-head' }, h('h2', {}, title), close), h('div', { class: 'dialog-body' }, ...content));
   box.addEventListener('close', () => box.remove());
   box.addEventListener('click', (event) => { if (event.target === box) box.close(); });

@@ -10,7 +10,7 @@ const KEYS = [
 ];
 
 export function showHelp() {
-  dialog(t('help'), t('close'),
+  dialog(t('help'),
     h('p', {}, t('help_text')),
     h('table', { class: 'keys' }, h('caption', {}, t('keys')), h('tbody', {}, ...KEYS.map(([keys, text]) => h('tr', {}, h('th', { scope: 'row' }, ...keys.split(' + ').flatMap((key, at) => [at ? ' + ' : '', h('kbd', {}, key)])), h('td', {}, t(text)))))),
     h('p', { class: 'hint' }, t('private')));

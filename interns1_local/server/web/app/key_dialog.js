@@ -11,7 +11,7 @@ export function askKey(wasWrong) {
     const form = h('form', { on: { submit: (event) => { event.preventDefault(); box.close(); } } },
       h('p', {}, wasWrong ? t('key_wrong') : t('key_needed')), h('label', { for: 'api-key' }, t('key')), input,
       h('button', { type: 'submit', class: 'primary' }, t('use_key')));
-    const box = dialog(t('key'), t('close'), form);
+    const box = dialog(t('key'), form);
     box.addEventListener('close', () => { asking = null; resolve(input.value); });
     input.focus();
   });

@@ -243,10 +243,6 @@ byId('read-draft').addEventListener('click', () => acts.tokens(draft.value || t(
 byId('export-chat').addEventListener('click', async () => (await import('./transfer.js')).exportChats([conversation]));
 byId('export-all').addEventListener('click', async () => (await import('./transfer.js')).exportChats(await store.all()));
 byId('import-chats').addEventListener('click', async () => (await import('./transfer.js')).importChats(async (id) => { await sidebar.refresh(); open(id); }, notice));
-byId('messages').addEventListener('click', async (event) => {
-  const button = event.target.closest('[data-copies]');
-  if (button) (await import('./dom.js')).copyText(button.closest('.code-frame').querySelector('code').textContent);
-});
 document.addEventListener('settings', () => { showThink(); attachments.countAll(); });
 window.addEventListener('hashchange', () => open(location.hash.slice(1)));
 window.addEventListener('pagehide', () => { if (keep.timer) keep(); });

@@ -1,7 +1,7 @@
 // An answer's Markdown as elements. HTML in it stays text, pictures from elsewhere become links, and what is left is
 // sanitised. Notation of science is taken out first, as brackets and stars mean something else in Markdown.
 
-import { h } from './dom.js';
+import { copyText, h } from './dom.js';
 import { t } from './language.js';
 import { loadScript } from './load_script.js';
 
@@ -101,7 +101,7 @@ function putBack(fragment, spans, text, place) {
 function frameCode(code) {
   const pre = code.parentElement;
   const name = [...code.classList].find((one) => one.startsWith('language-'))?.slice(9) ?? '';
-  const button = h('button', { type: 'button', class: 'small quiet', data: { copies: 'code' } }, t('copy'));
+  const button = h('button', { type: 'button', class: 'small quiet', on: { click: () => copyText(code.textContent) } }, t('copy'));
   const frame = h('div', { class: 'code-frame' }, h('div', { class: 'code-head' }, h('span', {}, name), button));
   pre.replaceWith(frame);
   pre.tabIndex = 0;

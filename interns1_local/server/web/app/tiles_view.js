@@ -8,7 +8,7 @@ import { settings } from './settings.js';
 
 export async function showTiles(model, item) {
   const body = h('div', { class: 'tiles' }, h('p', { role: 'status' }, t('cutting')));
-  dialog(t('tiles'), t('close'), body);
+  dialog(t('tiles'), body);
   try {
     const cut = await postJson('/api/tiles', { model, image: item.data, options: settings.options, pictures: true });
     const picture = (data, at) => h('img', { src: `data:image/png;base64,${data}`, alt: t(cut.kind === 'video' ? 'frame_number' : 'tile_number', { number: at + 1 }) });

@@ -8,7 +8,7 @@ const SHOWN = 4000;
 
 export async function showTokens(model, text) {
   const body = h('div', { class: 'tokens' }, h('p', { role: 'status' }, t('reading')));
-  dialog(t('token_view'), t('close'), body);
+  dialog(t('token_view'), body);
   try {
     const { content, details } = await postJson('/api/tokenize', { model, content: text, details: true });
     body.replaceChildren(...view(content, details));
