@@ -8,8 +8,8 @@ import { settings } from './settings.js';
 const MAX_BYTES = 150 * 2 ** 20;
 
 export class Attachments {
-  constructor(notice, currentModel, changed) {
-    Object.assign(this, { items: [], notice, currentModel, changed });
+  constructor(notice, changed) {
+    Object.assign(this, { items: [], notice, changed });
     this.list = byId('attachments');
     byId('attach').addEventListener('click', () => byId('files').click());
     byId('files').addEventListener('change', (event) => { this.addFiles(event.target.files); event.target.value = ''; });
@@ -35,10 +35,12 @@ export class Attachments {
   }
 
   async countAll() {
-    const model = this.currentModel();
+    const { model } = settings;
     const { max_patches: most, max_total_patches: all, num_frames: frames, fps } = settings.options;
     const asked = JSON.stringify([model, most, all, frames, fps]);
-    await Promise.all(this.items.filter((item) => item.countedFor !== asked).map(async (item) => {
+    const stale = this.items.filter((item) => item.countedFor !== asked);
+    if (!stale.length) return;
+    await Promise.all(stale.map(async (item) => {
       item.countedFor = asked;
       try {
         item.cost = await postJson('/api/tiles', { model, image: item.data, options: settings.options });
@@ -55,7 +57,7 @@ export class Attachments {
     this.list.replaceChildren(...this.items.map((item) => h('li', { class: item.problem ? 'bad' : '' },
       item.type.startsWith('image/') ? h('img', { src: `data:${item.type};base64,${item.data}`, alt: item.name }) : h('video', { src: `data:${item.type};base64,${item.data}`, muted: true }),
       h('span', { class: 'cost' }, h('strong', {}, item.name), h('span', {}, costText(item))),
-      iconButton('tiles', t('show_tiles'), async () => (await import('./tiles_view.js')).showTiles(this.currentModel(), item)),
+      iconButton('tiles', t('show_tiles'), async () => (await import('./tiles_view.js')).showTiles(item)),
       iconButton('close', t('remove', { name: item.name }), () => { this.items = this.items.filter((other) => other !== item); this.show(); byId('draft').focus(); }))));
     this.changed(this.items.reduce((sum, item) => sum + (item.tokens ?? 0), 0));
   }

@@ -22,7 +22,7 @@ let conversation = newConversation();
 let running = null;
 const views = new Map();
 const models = new Models(notice);
-const attachments = new Attachments(notice, () => settings.model, showDraftCost);
+const attachments = new Attachments(notice, showDraftCost);
 const sidebar = new Sidebar({ open, removed, renamed });
 
 // --- what is on screen ---
@@ -138,7 +138,7 @@ async function run(parent) {
     showRunning();
     await store.save(mine);
     sidebar.refresh();
-    models.current?.comes ? models.refresh() : models.watch();
+    models.used();
   }
   const last = chosenPath(mine).at(-1);
   say(last.error ? t('failed', { reason: last.error }) : last.waiting ? t('call_waits') : last.stopped ? t('stopped') : t('answered', { text: last.content.slice(0, 2000) }));
@@ -174,8 +174,8 @@ const acts = {
   edit: (node, text) => { stop(); if (text.trim()) send(text, node.media ?? [], node.parent); },
   choose(node) { stop(); choose(conversation, node.id); showConversation(); keep(); },
   answerCalls(node, results) { const last = addResults(conversation, node, results, () => {}); showConversation(); viewOf(node).finish(); run(last.id); },
-  async tokens(text) { (await import('./tokens_view.js')).showTokens(settings.model, text); },
-  async tiles(item) { (await import('./tiles_view.js')).showTiles(settings.model, item); },
+  async tokens(text) { (await import('./tokens_view.js')).showTokens(text); },
+  async tiles(item) { (await import('./tiles_view.js')).showTiles(item); },
   grown: toEnd,
 };
 

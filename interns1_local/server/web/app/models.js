@@ -37,7 +37,7 @@ export class Models {
   }
 
   choose(name) {
-    if (!this.all.some((model) => model.name === name)) return;
+    if (name === settings.model || !this.all.some((model) => model.name === name)) return;
     change({ model: name });
     this.picker.value = name;
     this.watch();
@@ -54,8 +54,12 @@ export class Models {
       this.notice(error.message);
     }
     this.asked = '';
-    if (this.current?.comes) await this.refresh();
-    await this.watch();
+    await this.used();
+  }
+
+  // After an answer or a load: the shipped model is there from its first use on.
+  used() {
+    return this.current?.comes ? this.refresh() : this.watch();
   }
 
   // Asks what is in memory: often while something loads, seldom otherwise, never when nobody looks.

@@ -14,10 +14,10 @@ export function openSettings(models) {
   const panel = byId('settings');
   panel.replaceChildren(
     h('div', { class: 'panel-head' }, h('h2', {}, t('settings')), iconButton('close', t('close'), () => closeSettings(true))),
-    section(t('thinking_section'), budgetRow(models)), section(t('system_message'), area('system', t('system_hint'), 3)),
+    section(t('thinking_section'), budgetRow(models)), section(t('system_message'), area('system', 'system_message', t('system_hint'), 3)),
     section(t('parameters'), h('p', { class: 'hint' }, t('parameters_hint')), ...PARAMETERS.map(parameterRow), keepAliveRow()),
-    section(t('tools'), h('p', { class: 'hint' }, t('tools_hint')), ...builtinNames.map(builtinRow), h('label', { for: 'set-tools' }, t('own_tools')), area('tools', t('own_tools_hint'), 5, checkTools)),
-    section(t('schema'), area('schema', t('schema_hint'), 5, checkSchema)),
+    section(t('tools'), h('p', { class: 'hint' }, t('tools_hint')), ...builtinNames.map(builtinRow), h('label', { for: 'set-tools' }, t('own_tools')), area('tools', 'own_tools', t('own_tools_hint'), 5, checkTools)),
+    section(t('schema'), area('schema', 'schema', t('schema_hint'), 5, checkSchema)),
     h('button', { type: 'button', class: 'wide', on: { click: () => { reset(); openSettings(models); } } }, t('reset')));
   panel.hidden = false;
   byId('open-settings').setAttribute('aria-expanded', 'true');
@@ -30,6 +30,8 @@ export function closeSettings(focus) {
 }
 
 const section = (title, ...content) => h('section', {}, h('h3', {}, title), ...content);
+const label = (id, name, about) => h('label', { for: id }, h('code', {}, name), h('span', { class: 'about' }, t(about)));
+const row = (name, about, input) => h('div', { class: 'row' }, label(input.id, name, about), input);
 
 function parameterRow([name, min, max, step]) {
   const input = h('input', { type: 'number', id: `set-${name}`, min, max, step, value: settings.options[name] ?? '', placeholder: t('model_default'), on: { change: (event) => {
@@ -39,28 +41,28 @@ function parameterRow([name, min, max, step]) {
     change({ options });
     event.target.reportValidity();
   } } });
-  return h('div', { class: 'row' }, h('label', { for: `set-${name}`, title: t(`about_${name}`) }, h('code', {}, name), h('span', { class: 'about' }, t(`about_${name}`))), input);
+  return row(name, `about_${name}`, input);
 }
 
 function budgetRow(models) {
   const input = h('input', { type: 'number', id: 'set-budget', min: 0, max: 1000000, step: 1, value: settings.budget, placeholder: t('no_limit'), disabled: !models.can('thinking'), on: { change: (event) => change({ budget: event.target.value }) } });
-  return h('div', { class: 'row' }, h('label', { for: 'set-budget' }, h('code', {}, 'think_budget'), h('span', { class: 'about' }, t('about_budget'))), input);
+  return row('think_budget', 'about_budget', input);
 }
 
 function keepAliveRow() {
   const input = h('input', { type: 'text', id: 'set-keep-alive', value: settings.keep_alive, placeholder: '5m', pattern: '-?\\d+(ms|s|m|h)?', on: { change: (event) => { if (event.target.reportValidity()) change({ keep_alive: event.target.value }); } } });
-  return h('div', { class: 'row' }, h('label', { for: 'set-keep-alive' }, h('code', {}, 'keep_alive'), h('span', { class: 'about' }, t('about_keep_alive'))), input);
+  return row('keep_alive', 'about_keep_alive', input);
 }
 
 function builtinRow(name) {
   const box = h('input', { type: 'checkbox', id: `tool-${name}`, checked: settings.builtin.includes(name), on: { change: (event) => change({ builtin: [...settings.builtin.filter((other) => other !== name), ...(event.target.checked ? [name] : [])] }) } });
-  return h('div', { class: 'check' }, box, h('label', { for: `tool-${name}` }, h('code', {}, name), h('span', { class: 'about' }, t(`tool_${name}`))));
+  return h('div', { class: 'check' }, box, label(box.id, name, `tool_${name}`));
 }
 
 // A problem is said beside the field, and what has one is not sent.
-function area(name, hint, rows, check = () => '') {
+function area(name, title, hint, rows, check = () => '') {
   const problem = h('p', { class: 'error', id: `problem-${name}`, role: 'alert' });
-  const field = h('textarea', { id: `set-${name}`, rows, value: settings[name], placeholder: hint, 'aria-label': t(name === 'tools' ? 'own_tools' : name === 'schema' ? 'schema' : 'system_message'), 'aria-describedby': `problem-${name}`, spellcheck: name === 'system', on: { input: () => {
+  const field = h('textarea', { id: `set-${name}`, rows, value: settings[name], placeholder: hint, 'aria-label': t(title), 'aria-describedby': `problem-${name}`, spellcheck: name === 'system', on: { input: () => {
     const wrong = check(field.value);
     problem.textContent = wrong;
     field.setAttribute('aria-invalid', String(Boolean(wrong)));
@@ -69,16 +71,10 @@ function area(name, hint, rows, check = () => '') {
   return h('div', {}, field, problem);
 }
 
-function checkTools(text) {
-  const tools = parsed(text);
-  if (tools instanceof Error) return t('json_problem', { problem: tools.message });
-  if (tools !== undefined && !(Array.isArray(tools) && tools.every((tool) => typeof tool?.function?.name === 'string'))) return t('tools_problem');
-  return '';
-}
-
-function checkSchema(text) {
-  const schema = parsed(text);
-  if (schema instanceof Error) return t('json_problem', { problem: schema.message });
-  if (schema !== undefined && (typeof schema !== 'object' || schema === null || Array.isArray(schema))) return t('schema_problem');
-  return '';
-}
+const checkJson = (fits, problem) => (text) => {
+  const value = parsed(text);
+  if (value instanceof Error) return t('json_problem', { problem: value.message });
+  return value === undefined || fits(value) ? '' : t(problem);
+};
+const checkTools = checkJson((tools) => Array.isArray(tools) && tools.every((tool) => typeof tool?.function?.name === 'string'), 'tools_problem');
+const checkSchema = checkJson((schema) => typeof schema === 'object' && schema !== null && !Array.isArray(schema), 'schema_problem');

@@ -6,11 +6,11 @@ import { dialog, h } from './dom.js';
 import { t } from './language.js';
 import { settings } from './settings.js';
 
-export async function showTiles(model, item) {
+export async function showTiles(item) {
   const body = h('div', { class: 'tiles' }, h('p', { role: 'status' }, t('cutting')));
   dialog(t('tiles'), body);
   try {
-    const cut = await postJson('/api/tiles', { model, image: item.data, options: settings.options, pictures: true });
+    const cut = await postJson('/api/tiles', { model: settings.model, image: item.data, options: settings.options, pictures: true });
     const picture = (data, at) => h('img', { src: `data:image/png;base64,${data}`, alt: t(cut.kind === 'video' ? 'frame_number' : 'tile_number', { number: at + 1 }) });
     const inGrid = cut.kind === 'image' ? cut.columns * cut.rows : cut.pictures.length;
     const grid = h('div', { class: `tile-grid ${cut.kind}` }, ...cut.pictures.slice(0, inGrid).map(picture));

@@ -3,14 +3,15 @@
 import { postJson } from './api.js';
 import { dialog, h } from './dom.js';
 import { number, t } from './language.js';
+import { settings } from './settings.js';
 
 const SHOWN = 4000;
 
-export async function showTokens(model, text) {
+export async function showTokens(text) {
   const body = h('div', { class: 'tokens' }, h('p', { role: 'status' }, t('reading')));
   dialog(t('token_view'), body);
   try {
-    const { content, details } = await postJson('/api/tokenize', { model, content: text, details: true });
+    const { content, details } = await postJson('/api/tokenize', { model: settings.model, content: text, details: true });
     body.replaceChildren(...view(content, details));
   } catch (error) {
     body.replaceChildren(h('p', { class: 'error' }, error.message));
