@@ -124,27 +124,26 @@ async function run(parent) {
   const mine = conversation;
   let said = '';
   const changed = (node) => {
-    viewIn(mine, node)?.update();
     const phase = node.content ? 'answering' : node.thinking ? 'thinking' : 'waiting';
     if (node.running && phase !== said) say(t(said = phase));
-    if (mine === conversation) keepSoon();
+    if (mine !== conversation) return;
+    views.get(node.id)?.update();
+    keepSoon();
   };
-  const added = (node) => { if (node) changed(node); if (mine === conversation) { showConversation(); for (const view of views.values()) if (view.node.waiting) view.finish(); } };
+  const added = (node) => { changed(node); if (mine === conversation) showConversation(); };
   setTimeout(() => models.watch(), 150);
   try {
     await answer(mine, parent, { model, canThink: models.can('thinking'), signal: controller.signal, changed, added });
   } finally {
     if (running === controller) running = null;
     showRunning();
-    await store.save(mine);
+    await (mine === conversation ? keep() : store.save(mine));
     sidebar.refresh();
     models.used();
   }
   const last = chosenPath(mine).at(-1);
   say(last.error ? t('failed', { reason: last.error }) : last.waiting ? t('call_waits') : last.stopped ? t('stopped') : t('answered', { text: last.content.slice(0, 2000) }));
 }
-
-const viewIn = (chat, node) => (chat === conversation ? views.get(node.id) : undefined);
 
 function stop() {
   running?.abort();
@@ -173,10 +172,9 @@ const acts = {
   regenerate: (node) => { stop(); follows = true; run(turnStart(node).parent); },
   edit: (node, text) => { stop(); if (text.trim()) send(text, node.media ?? [], node.parent); },
   choose(node) { stop(); choose(conversation, node.id); showConversation(); keep(); },
-  answerCalls(node, results) { const last = addResults(conversation, node, results, () => {}); showConversation(); viewOf(node).finish(); run(last.id); },
+  answerCalls(node, results) { const last = addResults(conversation, node, results); showConversation(); viewOf(node).finish(); run(last.id); },
   async tokens(text) { (await import('./tokens_view.js')).showTokens(text); },
   async tiles(item) { (await import('./tiles_view.js')).showTiles(item); },
-  grown: toEnd,
 };
 
 // The first message of the model after the reader's, before its calls and their results.
@@ -201,10 +199,11 @@ byId('composer').addEventListener('submit', (event) => {
   const text = draft.value.trim();
   if (running || (!text && !attachments.items.length)) return;
   if (attachments.items.length && !models.can('vision')) return void notice(t('cannot_see', { model: settings.model }));
-  if (chosenPath(conversation).at(-1)?.waiting) return void notice(t('call_waits'));
+  const last = chosenPath(conversation).at(-1);
+  if (last?.waiting) return void notice(t('call_waits'));
   draft.value = '';
   grow();
-  send(text, attachments.take(), chosenPath(conversation).at(-1)?.id);
+  send(text, attachments.take(), last?.id);
 });
 draft.addEventListener('input', grow);
 draft.addEventListener('keydown', (event) => {

@@ -69,14 +69,14 @@ export class MessageView {
     this.element.setAttribute('aria-busy', String(Boolean(node.running)));
     this.calls.replaceChildren(...(node.calls ?? []).map((call) => callView(node, call)), ...answerForm(this));
     this.showFoot();
-    if (node.running || node.role === 'tool') return void (node.role === 'tool' && this.text.replaceChildren(toolResult(node)));
+    if (node.role === 'tool') return void this.text.replaceChildren(toolResult(node));
+    if (node.running) return;
     const before = guess(node.content);
     await this.showText(before);
     const science = await scienceOf(node.content);
     if (this.node.running) return;
     if (science.spans.length || before.length) await this.showText(science.spans);
     if (science.spans.length) (await import('./science_view.js')).addDrawings(this.text, science);
-    this.acts.grown?.();
   }
 
   async showText(spans) {
@@ -94,12 +94,11 @@ export class MessageView {
 
   showFoot() {
     const { node, acts } = this;
-    if (node.running) return void this.foot.replaceChildren();
-    const copy = iconButton('copy', t('copy'), () => copyText(node.content));
-    const buttons = node.role === 'tool' ? [] : [copy];
+    if (node.running || node.role === 'tool') return void this.foot.replaceChildren();
+    const buttons = [iconButton('copy', t('copy'), () => copyText(node.content))];
     if (node.role === 'user') buttons.push(iconButton('edit', t('edit'), () => this.edit()));
     if (node.role === 'assistant') buttons.push(iconButton('again', t('regenerate'), () => acts.regenerate(node)));
-    if (node.content && node.role !== 'tool') buttons.push(iconButton('token', t('token_view'), () => acts.tokens(node.content)));
+    if (node.content) buttons.push(iconButton('token', t('token_view'), () => acts.tokens(node.content)));
     this.foot.replaceChildren(...branchSwitch(this), ...buttons, h('span', { class: 'stats' }, statsText(node)));
   }
 

@@ -15,39 +15,40 @@ export async function answer(conversation, parent, { model, canThink, signal, ch
     added(node);
     await streamInto(node, await requestFor(conversation, node, model, canThink), signal, changed);
     if (node.stopped || node.error || !node.calls.length) return;
-    from = await runCalls(conversation, node, added);
+    from = await runCalls(conversation, node, changed, added);
     if (from === null) return;
   }
 }
 
 async function streamInto(node, body, signal, changed) {
-  const started = performance.now();
   try {
-    for await (const chunk of lines('/api/chat', body, signal)) take(node, chunk, started, changed);
+    for await (const chunk of lines('/api/chat', body, signal)) take(node, chunk, changed);
   } catch (error) {
     if (signal.aborted) node.stopped = true;
     else node.error = error.message || String(error);
   } finally {
     delete node.running;
-    if (node.thinking && node.thinkSeconds === undefined) node.thinkSeconds = (performance.now() - started) / 1000;
+    endThought(node);
     changed(node);
   }
 }
 
-function take(node, chunk, started, changed) {
+function take(node, chunk, changed) {
   const { content = '', thinking = '', tool_calls: calls = [] } = chunk.message ?? {};
   if (thinking) {
     node.thinkStart ??= performance.now();
     node.thinking += thinking;
     node.thinkPieces = (node.thinkPieces ?? 0) + 1;
   }
-  if ((content || calls.length) && node.thinking && node.thinkSeconds === undefined) {
-    node.thinkSeconds = (performance.now() - (node.thinkStart ?? started)) / 1000;
-  }
+  if (content || calls.length) endThought(node);
   node.content += content;
   for (const call of calls) node.calls.push({ id: call.id ?? '', name: call.function.name, arguments: call.function.arguments ?? {} });
   if (chunk.done) node.stats = statsOf(chunk);
   changed(node);
+}
+
+function endThought(node) {
+  if (node.thinking && node.thinkSeconds === undefined) node.thinkSeconds = (performance.now() - node.thinkStart) / 1000;
 }
 
 function statsOf(chunk) {
@@ -97,21 +98,22 @@ function messageFor(node) {
 }
 
 // The results of tools that the page has; null when one of the calls waits for the reader.
-async function runCalls(conversation, node, added) {
+async function runCalls(conversation, node, changed, added) {
   const results = await Promise.all(node.calls.map((call) => (settings.builtin.includes(call.name) ? import('./tools.js').then((tools) => tools.runBuiltin(call)) : null)));
   if (results.includes(null)) {
     node.waiting = true;
-    added(null);
+    changed(node);
     return null;
   }
-  return addResults(conversation, node, results, added).id;
+  const last = addResults(conversation, node, results);
+  added(last);
+  return last.id;
 }
 
-export function addResults(conversation, node, results, added) {
+export function addResults(conversation, node, results) {
   let last = node;
   node.calls.forEach((call, index) => {
     last = add(conversation, last.id, { role: 'tool', toolName: call.name, callId: call.id, content: results[index] });
-    added(last);
   });
   delete node.waiting;
   return last;
