@@ -5,6 +5,8 @@ import { titleOf } from './tree.js';
 
 const memory = new Map();
 const SEARCHED = 20000;
+// What is removed while its answer still comes is not saved again.
+const removed = new Set();
 let opened = null;
 
 function open() {
@@ -41,6 +43,7 @@ function summary(conversation) {
 }
 
 export async function save(conversation) {
+  if (removed.has(conversation.id)) return;
   const copy = structuredClone(conversation);
   if (!(await open())) return void memory.set(copy.id, copy);
   await inStores('readwrite', (conversations, summaries) => {
@@ -54,6 +57,7 @@ export async function load(id) {
 }
 
 export async function remove(id) {
+  removed.add(id);
   if (!(await open())) return void memory.delete(id);
   await inStores('readwrite', (conversations, summaries) => {
     summaries.delete(id);
