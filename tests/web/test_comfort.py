@@ -125,6 +125,9 @@ def test_a_phone(open_page: Open, backend: FakeBackend) -> None:
     page.wait_for_timeout(250)
     page.locator("#new-chat").tap()
     page.wait_for_selector(".welcome")
+    page.keyboard.press("Alt+l")
+    page.locator("#shade").tap(position={"x": 350, "y": 350})
+    page.wait_for_selector("body:not(.sidebar-open)")
     page.locator("#open-settings").tap()
     page.locator("#set-temperature").fill("0.5")
     assert page.evaluate(wide) <= 360

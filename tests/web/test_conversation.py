@@ -16,7 +16,7 @@ def answers(page: Any) -> list[str]:
 
 
 def test_thinking_markdown_and_figures(open_page: Open, backend: FakeBackend) -> None:
-    page = open_page()
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
     backend.enqueue("I add ", "them.</think>\n\n", "**42**, or `0x2a`:\n\n```python\nprint(", "42)\n```\n", "\n$x^2$")
     ask(page, "What is 27 + 15?")
     page.wait_for_selector("math")
@@ -28,6 +28,8 @@ def test_thinking_markdown_and_figures(open_page: Open, backend: FakeBackend) ->
     text = page.locator(".message.assistant .text")
     assert text.locator("strong").inner_text() == "42"
     assert text.locator("pre").inner_text().strip() == "print(42)"
+    text.get_by_role("button", name="Copy").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "print(42)\n"
     assert "5 tokens" in page.locator(".stats").last.inner_text()
     assert backend.last_text.endswith("<|im_start|>user\nWhat is 27 + 15?<|im_end|>\n<|im_start|>assistant\n<think>")
 
@@ -83,13 +85,15 @@ def test_export_and_import(open_page: Open, backend: FakeBackend, tmp_path: Path
     exported = json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))
     assert exported["format"] == "interns1-conversations"
     # What a file of others may hold beside it does not come along.
-    exported["conversations"][0]["nodes"]["m2"] |= {"role": "assistant", "html": "<script>", "calls": [5]}
+    more = {"role": "assistant", "html": "<script>", "calls": [5], "thinkSeconds": 75}
+    exported["conversations"][0]["nodes"]["m2"] |= more
     (tmp_path / "chat.json").write_text(json.dumps(exported), encoding="utf-8")
     other = open_page()
     with other.expect_file_chooser() as chooser:
         other.get_by_role("button", name="Import conversations").click()
     chooser.value.set_files(tmp_path / "chat.json")
     see(other, "the answer")
+    assert other.locator(".thought summary").inner_text() == "Thought for 75 s · 1 tokens"
     assert other.locator("#chats .chat").inner_text() == "The question"
     (tmp_path / "bad.json").write_text('{"format": "other"}')
     with other.expect_file_chooser() as chooser:
@@ -101,6 +105,20 @@ def test_export_and_import(open_page: Open, backend: FakeBackend, tmp_path: Path
     other.get_by_role("button", name="Delete The question").click()
     other.wait_for_selector(".welcome")
     assert other.locator("#chats li").count() == 0
+
+
+def test_what_is_deleted_while_it_is_answered_stays_deleted(open_page: Open, backend: FakeBackend) -> None:
+    page = open_page()
+    page.on("dialog", lambda asked: asked.accept())
+    backend.enqueue("x</think>Half of ", "<hang>")
+    ask(page, "Go")
+    see(page, "Half of")
+    page.locator("#chats li").first.hover()
+    page.get_by_role("button", name="Delete Go").click()
+    page.wait_for_selector(".welcome")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#chats li").count() == 0
 
 
 CALL = '<|action_start|><|plugin|>{"name": "%s", "parameters": %s}<|action_end|>'

@@ -98,7 +98,7 @@ async function open(id) {
   byId('draft').focus();
 }
 
-const newChat = () => { sidebar.close(); open(''); byId('draft').focus(); };
+const newChat = () => { sidebar.slide(false); open(''); byId('draft').focus(); };
 
 async function removed(id) {
   if (id === conversation.id) await open('');
@@ -246,7 +246,7 @@ document.addEventListener('settings', () => { showThink(); attachments.countAll(
 window.addEventListener('hashchange', () => open(location.hash.slice(1)));
 window.addEventListener('pagehide', () => { if (keep.timer) keep(); });
 listenToKeys({
-  help, newChat, settings: toggleSettings, list: () => { document.body.classList.add('sidebar-open'); (byId('chats').querySelector('button') ?? byId('new-chat')).focus(); }, model: () => byId('model').focus(), attach: () => byId('attach').click(),
+  help, newChat, settings: toggleSettings, list: () => { sidebar.slide(true); (byId('chats').querySelector('button') ?? byId('new-chat')).focus(); }, model: () => byId('model').focus(), attach: () => byId('attach').click(),
   think: () => { if (models.can('thinking')) { change({ think: !settings.think }); notice(t(settings.think ? 'thinks' : 'thinks_not')); } },
   again: () => { const last = chosenPath(conversation).findLast((node) => node.role === 'assistant'); if (last) acts.regenerate(last); },
   async escape() { if (running) stop(); else if (!byId('settings').hidden) (await import('./settings_panel.js')).closeSettings(true); },

@@ -5,15 +5,19 @@ import { language, t } from './language.js';
 import * as store from './store.js';
 
 export class Sidebar {
-  // `acts`: open(id), removed(id).
+  // `acts`: open(id), removed(id), renamed(id, title).
   constructor(acts) {
     Object.assign(this, { acts, current: '', found: [] });
     byId('find-chat').addEventListener('input', () => this.show());
-    const narrow = (open) => { document.body.classList.toggle('sidebar-open', open); byId('shade').hidden = !open; };
-    byId('show-sidebar').addEventListener('click', () => { narrow(true); byId('new-chat').focus(); });
-    for (const id of ['hide-sidebar', 'shade']) byId(id).addEventListener('click', () => narrow(false));
-    byId('sidebar').addEventListener('keydown', (event) => { if (event.key === 'Escape') { narrow(false); byId('show-sidebar').focus(); } });
-    this.close = () => narrow(false);
+    byId('show-sidebar').addEventListener('click', () => { this.slide(true); byId('new-chat').focus(); });
+    for (const id of ['hide-sidebar', 'shade']) byId(id).addEventListener('click', () => this.slide(false));
+    byId('sidebar').addEventListener('keydown', (event) => { if (event.key === 'Escape') { this.slide(false); byId('show-sidebar').focus(); } });
+  }
+
+  // On a narrow screen; a wide one always shows the list.
+  slide(open) {
+    document.body.classList.toggle('sidebar-open', open);
+    byId('shade').hidden = !open;
   }
 
   async refresh(current = this.current) {
@@ -28,7 +32,7 @@ export class Sidebar {
     const day = new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric' });
     byId('chats').replaceChildren(...this.found.filter(holds).map((chat) => {
       const title = chat.title || t('untitled');
-      return h('li', {}, h('button', { class: 'chat', 'aria-current': chat.id === this.current ? 'page' : null, title: day.format(chat.updated), on: { click: () => { this.close(); this.acts.open(chat.id); }, dblclick: () => this.rename(chat) } }, title),
+      return h('li', {}, h('button', { class: 'chat', 'aria-current': chat.id === this.current ? 'page' : null, title: day.format(chat.updated), on: { click: () => { this.slide(false); this.acts.open(chat.id); }, dblclick: () => this.rename(chat) } }, title),
         iconButton('edit', t('rename', { title }), () => this.rename(chat)),
         iconButton('trash', t('delete_chat', { title }), async () => {
           if (!window.confirm(t('delete_sure', { title }))) return;

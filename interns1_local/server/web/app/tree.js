@@ -57,6 +57,7 @@ export function readConversation(value) {
     mine.media = (Array.isArray(node.media) ? node.media : []).filter((item) => /^(image|video)\/[\w.+-]+$/.test(item?.type) && /^[A-Za-z0-9+/=]+$/.test(item?.data)).map((item) => ({ name: text(item.name), type: item.type, data: item.data, tokens: Number(item.tokens) || undefined }));
     if (node.stats && typeof node.stats === 'object') mine.stats = Object.fromEntries(Object.entries(node.stats).filter(([, figure]) => Number.isFinite(figure)));
     if (node.schema && typeof node.schema === 'object') mine.schema = node.schema;
+    for (const name of ['thinkSeconds', 'thinkPieces']) if (Number.isFinite(node[name])) mine[name] = node[name];
     mine.stopped = Boolean(node.stopped);
     conversation.nodes[mine.id] = mine;
   }
