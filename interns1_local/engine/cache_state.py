@@ -44,7 +44,7 @@ def apply(context: Context, operations: Iterable[Operation], store: Callable[[St
 
 def save(context: Context, slot: int) -> Bytes:
     """The keys and values of `slot`, in llama.cpp's own format. EngineError when there is nothing to save."""
-    _check_slot(context, slot)
+    context.check_sequences(slot)
     size = int(llama_cpp.llama_state_seq_get_size(context.pointer, slot))
     data = np.empty(size, np.uint8)
     written = int(llama_cpp.llama_state_seq_get_data(context.pointer, _pointer(data), size, slot))
@@ -56,7 +56,7 @@ def save(context: Context, slot: int) -> Bytes:
 def restore(context: Context, slot: int, data: Bytes, length: int) -> None:
     """Give the empty `slot` the `length` positions that `save` wrote. EngineError when llama.cpp refuses; then the
     slot is empty."""
-    _check_slot(context, slot)
+    context.check_sequences(slot)
     data = np.ascontiguousarray(data, np.uint8)
     read = int(llama_cpp.llama_state_seq_set_data(context.pointer, _pointer(data), data.nbytes, slot))
     if read != data.nbytes or context.last_position(slot) != length - 1:
@@ -72,17 +72,11 @@ def can_shift(context: Context) -> bool:
 def cut(context: Context, slot: int, start: int, stop: int) -> None:
     """Forget positions [start, stop) of `slot`, and let those after it take their place. The cells of those must
     belong to `slot` alone: a cell has one position for all who share it."""
-    _check_slot(context, slot)
     if not can_shift(context):
         raise EngineError("this model's positions cannot be changed")
     context.remove(slot, start, stop)
     memory = llama_cpp.llama_get_memory(context.pointer)
     llama_cpp.llama_memory_seq_add(memory, slot, stop, -1, start - stop)
-
-
-def _check_slot(context: Context, slot: int) -> None:
-    if not 0 <= slot < context.n_seq_max:
-        raise EngineError(f"there is no sequence {slot} among {context.n_seq_max}")
 
 
 def _pointer(data: Bytes) -> Any:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from interns1_local.config import backend_paths
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
+from interns1_local.engine.attention import attends_exactly, kv_types
 from interns1_local.engine.backend_files import add_backends
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
@@ -28,7 +29,6 @@ from interns1_local.errors import BadRequest, InternS1Error, LoadError
 MAX_SEQUENCES = 256
 MAX_CONTEXT = 2**24
 MAX_BLOCKS = 512
-LARGEST_SCORES = 2**30
 _INT32_PTR = ctypes.POINTER(ctypes.c_int32)
 _MAX_TEXT = 2**30
 
@@ -242,7 +242,7 @@ class Context:
 
         `rope_freq_base` takes the place of the file's rotary base, unless it is 0.
         """
-        if not set(kv_type.split("/", 1)) <= set(KV_TYPES):
+        if not set(kv_types(kv_type)) <= set(KV_TYPES):
             raise BadRequest(f"kv_cache_type {kv_type!r} is not one of {', '.join(KV_TYPES)}")
         if not (0 < n_ctx <= MAX_CONTEXT and 0 < n_seq_max <= MAX_SEQUENCES and n_seq_max <= n_batch <= n_ctx):
             raise BadRequest(
@@ -279,12 +279,13 @@ class Context:
         params.n_seq_max = n_seq_max
         params.n_outputs_max = self.n_outputs
         params.n_threads = params.n_threads_batch = max(1, n_threads)
-        keys, _, values = kv_type.partition("/")
-        params.type_k, params.type_v = KV_TYPES[keys], KV_TYPES[values or keys]
+        params.type_k, params.type_v = (KV_TYPES[kind] for kind in kv_types(kv_type))
         params.kv_unified = True
         params.rope_freq_base = self._rope_freq_base
         params.flash_attn_type = FLASH_ATTENTION[self._flash_attention]
-        if self._flash_attention == "auto" and self._attends_exactly(n_ctx, n_batch, kv_type):
+        n_heads = int(llama_cpp.llama_model_n_head(self.model.pointer))
+        exact = attends_exactly(self.model.is_exact, kv_type, n_ctx, n_batch, n_heads)
+        if self._flash_attention == "auto" and exact and not has_local_gpu():
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # Shared prefixes need the keys that a sliding window would have thrown away.
         params.swa_full = True
@@ -295,24 +296,13 @@ class Context:
             params.cb_eval = self._eval_callback.native
         return params
 
-    def _attends_exactly(self, n_ctx: int, n_batch: int, kv_type: str) -> bool:
-        """Whether to do without flash attention: on CPUs it adds up in 16 bits.
-
-        Then the other sequences of a batch change an answer's logits a little. With rounded weights they do so anyway,
-        by as much: a last bit decides how an activation is rounded. But without it every sequence at work pays for all
-        cells of the cache, so only models in F32 go without.
-        """
-        scores = 4 * n_ctx * n_batch * int(llama_cpp.llama_model_n_head(self.model.pointer))
-        plain = kv_type in ("f16", "f32") and scores <= LARGEST_SCORES
-        return plain and self.model.is_exact and not has_local_gpu()
-
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""
         count = batch.count
         rows = np.flatnonzero(batch.outputs[:count])
         if not 0 < count <= self.n_batch or len(rows) > self.n_outputs:
             raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
-        self._check_sequences(batch.sequences[:count])
+        self.check_sequences(batch.sequences[:count])
         if embeddings is None:
             self.model.vocab.check(batch.tokens[:count])
         elif embeddings.shape != (count, self.model.n_embd) or embeddings.dtype != np.float32:
@@ -353,18 +343,18 @@ class Context:
 
     def remove(self, sequence: int, start: int = 0, stop: int = -1) -> bool:
         """Forget positions [start, stop) of `sequence`; -1 is its end. False when the model's memory cannot."""
-        self._check_sequences(sequence)
+        self.check_sequences(sequence)
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, stop))
 
     def share(self, source: int, target: int, stop: int) -> None:
         """Let `target` have the first `stop` positions of `source` too, without a copy."""
-        self._check_sequences([source, target])
+        self.check_sequences([source, target])
         if source != target and stop > 0:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, stop)
 
     def last_position(self, sequence: int) -> int:
         """The last position of `sequence` in the cache, -1 when it has none."""
-        self._check_sequences(sequence)
+        self.check_sequences(sequence)
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence))
 
     def close(self) -> None:
@@ -372,7 +362,8 @@ class Context:
             llama_cpp.llama_free(self.pointer)
             self.pointer = None
 
-    def _check_sequences(self, sequences: npt.ArrayLike) -> None:
+    def check_sequences(self, sequences: npt.ArrayLike) -> None:
+        """EngineError unless all are sequence numbers of this context: C would end the process."""
         values = np.asarray(sequences)
         if values.min() < 0 or values.max() >= self.n_seq_max:
             raise EngineError(f"there is no sequence {values.min()} or {values.max()} among {self.n_seq_max}")

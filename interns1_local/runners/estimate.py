@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from interns1_local.engine.attention import attends_exactly
 from interns1_local.runners.model_shape import ModelShape, VisionShape, Weight, row_bytes
 
 MIB = 2**20
@@ -21,9 +22,8 @@ KEPT_SEQUENCES = 24
 CELL_PADDING = 256
 # Numbers of a patch's pixels, in 4 bytes each.
 PATCH_BYTES = 4 * 3 * 14 * 14
-# See engine/draft_model.READ_AT_ONCE and engine/llama.LARGEST_SCORES.
+# See engine/draft_model.READ_AT_ONCE.
 DRAFT_BATCH = 256
-LARGEST_SCORES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,7 @@ def vision_bytes(vision: VisionShape) -> int:
 def draft_graph(graph: Graph, shape: ModelShape) -> Graph:
     """What a draft model of this shape computes for answers that `graph` computes, see engine/draft_model."""
     batch = min(max(DRAFT_BATCH, graph.sequences), graph.cells)
-    # Its attention is exact where its weights are and that takes no more than this.
-    flash = graph.flash and not (shape.is_exact and 4 * graph.cells * batch * shape.n_heads <= LARGEST_SCORES)
-    return replace(graph, batch=batch, flash=flash, n_outputs=graph.sequences)
+    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=graph.sequences)
 
 
 def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
@@ -118,8 +116,13 @@ def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
     if not shape.pooled_at_once:
         return None
     batch = min(shape.pooled_at_once, graph.cells)
-    flash = graph.flash and not (shape.is_exact and 4 * graph.cells * batch * shape.n_heads <= LARGEST_SCORES)
-    return replace(graph, batch=batch, flash=flash, n_outputs=batch)
+    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=batch)
+
+
+def _flash(graph: Graph, shape: ModelShape, batch: int) -> bool:
+    """Whether a context beside that of `graph` uses flash attention: the engine leaves each its own choice."""
+    kv_type = f"{graph.k_type}/{graph.v_type}".lower()
+    return graph.flash and not attends_exactly(shape.is_exact, kv_type, graph.cells, batch, shape.n_heads)
 
 
 def repacked_bytes(weight: Weight, features: frozenset[str]) -> int:

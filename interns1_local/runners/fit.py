@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from interns1_local.engine.attention import attends_exactly, kv_types
 from interns1_local.runners.devices import Device, Machine
-from interns1_local.runners.estimate import Graph
-from interns1_local.runners.load_options import PLAIN_KV_TYPES, LoadOptions, kv_types
+from interns1_local.runners.estimate import Graph, kv_bytes
+from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import MemoryUse, Sizing, format_gib, measure
 from interns1_local.runners.model_shape import ModelShape
 
@@ -29,8 +30,6 @@ KV_SHARE = 0.25
 # Keys and values of all sequences together may outgrow one full context up to this.
 KV_TOGETHER = 256 * MIB
 CONTEXTS_TOGETHER = 4
-# Buffers for the scores of exact attention up to this, see engine/llama.LARGEST_SCORES.
-LARGEST_SCORES = 2**30
 # Left free for others: of RAM a twentieth, and what a driver takes of each GPU for itself.
 RAM_RESERVE = 0.05
 LARGEST_RAM_RESERVE = GIB
@@ -119,17 +118,15 @@ class Plan:
 def fit(wanted: LoadOptions, shape: ModelShape, machine: Machine, wishes: Wishes = Wishes()) -> Plan:
     """The best plan that fits; when none does, the smallest one, whose `fits` is False."""
     gpus = _usable_gpus(wanted, machine)
-    best = None
     smallest: Plan | None = None
     for candidate, reasons in _candidates(wanted, shape, machine, gpus, wishes):
         plan = _measured(candidate, reasons, shape, machine, gpus, wishes)
         if plan.fits:
-            best = plan
-            break
+            return plan
         if smallest is None or _shortage(plan) <= _shortage(smallest):
             smallest = plan
-    assert smallest is not None or best is not None, "there is always a candidate"
-    return best or smallest  # type: ignore[return-value]
+    assert smallest is not None, "there is always a candidate"
+    return smallest
 
 
 def count_of(number: int, noun: str) -> str:
@@ -152,8 +149,6 @@ def default_context(kv_per_token: int, memory: int) -> int:
 
 def kv_per_token(shape: ModelShape, kv_type: str) -> int:
     """Bytes of keys and values of one token, over all layers."""
-    from interns1_local.runners.estimate import kv_bytes
-
     keys, values = kv_types(kv_type)
     graph = Graph(256, 1, 1, True, keys.upper(), values.upper())
     return sum(kv_bytes(shape, graph, layer) for layer in range(shape.n_layers)) // 256
@@ -291,10 +286,8 @@ def _measured(
     cells = choose_cells(options.num_ctx, options.num_parallel, kv_per_token(shape, "f16"))
     flash = options.flash_attention
     if flash is None:
-        scores = 4 * cells * options.num_batch * shape.n_heads
         on_gpu = any(not gpu.is_remote for gpu in gpus)
-        # As engine/llama.py chooses.
-        exact = shape.is_exact and {keys, values} <= {*PLAIN_KV_TYPES} and scores <= LARGEST_SCORES
+        exact = attends_exactly(shape.is_exact, options.kv_cache_type, cells, options.num_batch, shape.n_heads)
         flash = "auto" if on_gpu else "off" if exact else "on"
     batch, parallel = options.num_batch, options.num_parallel
     options = replace(options, flash_attention=flash)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,4 @@ def known_model(name: str) -> KnownModel | None:
 
 
 def _bytes(shape: tuple[int, ...], kind: str) -> int:
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
-    return rows * row_bytes(kind, shape[-1])
+    return math.prod(shape[:-1]) * row_bytes(kind, shape[-1])

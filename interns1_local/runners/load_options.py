@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from interns1_local.engine.attention import PLAIN_KV_TYPES, kv_types
 from interns1_local.errors import BadRequest
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-# Values of these need no flash attention.
-PLAIN_KV_TYPES = ("f32", "f16", "bf16")
 SPLIT_MODES = ("none", "layer", "row")
 FLASH_ATTENTION = ("auto", "on", "off")
 NUMA = ("distribute", "isolate", "numactl")
@@ -116,12 +115,6 @@ class LoadOptions:
                     continue
             return False
         return True
-
-
-def kv_types(text: str) -> tuple[str, str]:
-    """`q8_0` -> (q8_0, q8_0); `q8_0/f16` -> (q8_0, f16): the types of keys and of values."""
-    keys, slash, values = text.partition("/")
-    return keys, values if slash else keys
 
 
 def _typed(name: str, value: Any) -> Any:

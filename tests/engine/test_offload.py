@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from interns1_local.engine.attention import PLAIN_KV_TYPES
 from interns1_local.engine.llama import Batch, Context, Model
 from interns1_local.engine.offload import KV_TYPES, Offload
 from interns1_local.errors import BadRequest, LoadError
 from interns1_local.runners.load_options import KV_TYPES as OFFERED
-from interns1_local.runners.load_options import PLAIN_KV_TYPES
 from tests.runners.shapes import SMALL, write_sparse
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from interns1_local.config import Settings
-from interns1_local.engine import draft_model, engine, llama, pooling
+from interns1_local.engine import draft_model, engine, pooling
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import Speculation
 from interns1_local.runners import estimate, fit, model_shape
@@ -70,7 +70,6 @@ def test_buffers_are_those_that_llama_cpp_allocates(name: str, tmp_path: Path) -
 
 def test_the_engines_numbers_are_these() -> None:
     assert estimate.KEPT_SEQUENCES == engine.CACHED_SEQUENCES
-    assert fit.LARGEST_SCORES == estimate.LARGEST_SCORES == llama.LARGEST_SCORES
     assert estimate.DRAFT_BATCH == draft_model.READ_AT_ONCE
     assert (model_shape.POOLED_AT_ONCE, model_shape.POOLED_WHOLE) == (pooling.TOKENS_AT_ONCE, pooling.LARGEST_CALL)
     assert model_shape.CAUSAL == pooling._CAUSAL
