@@ -79,7 +79,7 @@ class Scheduler:
     def _plan_step(self, plan: Plan, prefill_budget: int) -> None:
         prompts = []
         for sequence in tuple(self.running):
-            if len(sequence.keys) - sequence.n_computed != 1 or sequence.tile_at(sequence.n_computed) is not None:
+            if sequence.n_remaining != 1 or sequence.tile_at(sequence.n_computed) is not None:
                 prompts.append(sequence)
             elif sequence.slot >= 0 and self._room_to_decode(sequence):
                 sequence.cells.append(self.pool.take_one())
@@ -161,9 +161,7 @@ class Scheduler:
             self._operations.append(Cut(sequence.slot, start, stop))
             sequence.n_computed -= stop - start
         else:
-            self.running.remove(sequence)
-            self._give_back(sequence)
-            insort(self.waiting, sequence, key=attrgetter("arrival"))
+            self._send_back(sequence)
         self._common.clear()
         sequence.cut(start, stop, moved)
 
@@ -260,7 +258,7 @@ class Scheduler:
 
     def _attainable(self, shared: Cells) -> int:
         """Cells that a new sequence could get if all finished sequences left and those at work got what they need."""
-        promised = sum(len(sequence.keys) - sequence.n_computed for sequence in self.running)
+        promised = sum(sequence.n_remaining for sequence in self.running)
         idle = self.pool.n_idle(shared) if len(shared) else 0
         return self.limits.n_cells - self.pool.n_busy - idle - promised
 
@@ -271,7 +269,7 @@ class Scheduler:
             return 0
         most = 0
         for other in self.running:
-            if len(other.keys) - other.n_computed <= 1:
+            if other.n_remaining <= 1:
                 continue
             pair = other.arrival, sequence.arrival
             common = self._common.get(pair)
@@ -339,21 +337,24 @@ class Scheduler:
             return
         freed = entry.cells[length:]
         self.cache.shorten(entry.slot, length)
-        if self.cache.is_covered(entry):
-            self.pool.release(freed)
-            self._evict(entry)
-            return
         self.pool.release(freed)
-        self._operations.append(Remove(entry.slot, length))
+        if self.cache.is_covered(entry):
+            self._evict(entry)
+        else:
+            self._operations.append(Remove(entry.slot, length))
 
     def preempt_latest(self) -> bool:
         """Send the latest arrival back to wait; it will be computed again. False when it is the only one at work."""
         if len(self.running) < 2:
             return False
-        victim = self.running.pop()
-        self._give_back(victim)
-        insort(self.waiting, victim, key=attrgetter("arrival"))
+        self._send_back(self.running[-1])
         return True
+
+    def _send_back(self, sequence: Sequence) -> None:
+        """Let a sequence at work wait again; nothing of it stays computed."""
+        self.running.remove(sequence)
+        self._give_back(sequence)
+        insort(self.waiting, sequence, key=attrgetter("arrival"))
 
     def _take_slot(self, spare: int = -1) -> int | None:
         """A free slot; a finished sequence other than `spare` makes place if there is none."""
