@@ -49,13 +49,8 @@ def has_local_gpu() -> bool:
     llama_supports_gpu_offload would say yes for a build that only could have such workers.
     """
     base = base_library()
-    for pointer in _pointers():
-        # Not its memory: a worker would be asked over the network.
-        backend = base.ggml_backend_reg_name(base.ggml_backend_dev_backend_reg(pointer)) or b""
-        is_gpu = base.ggml_backend_dev_type(pointer) in (TYPES.index("gpu"), TYPES.index("igpu"))
-        if is_gpu and not backend.startswith(b"RPC"):
-            return True
-    return False
+    backends = (base.ggml_backend_reg_name(base.ggml_backend_dev_backend_reg(gpu)) or b"" for gpu in gpu_pointers())
+    return any(not backend.startswith(b"RPC") for backend in backends)
 
 
 def device_names() -> list[str]:
@@ -75,15 +70,18 @@ def device_pointer(name: str) -> int:
     """ggml's handle of the device `name`; BadRequest lists those that exist."""
     pointer = registry_library().ggml_backend_dev_by_name(name.encode())
     if not pointer:
-        known = ", ".join(device["name"] for device in describe_devices())
+        known = ", ".join(device_names())
         raise BadRequest(f"there is no device {name!r}; this machine has {known}")
     return int(pointer)
 
 
-def gpu_pointer(index: int) -> int:
-    """ggml's handle of the GPU of that number, as llama.cpp counts them for `main_gpu`."""
+def gpu_pointers() -> list[int]:
+    """ggml's handles of all GPUs, in the order in which llama.cpp counts them for `main_gpu`.
+
+    Their memory is not asked for: an RPC worker would answer over the network.
+    """
     base, wanted = base_library(), (TYPES.index("gpu"), TYPES.index("igpu"))
-    return int([pointer for pointer in _pointers() if base.ggml_backend_dev_type(pointer) in wanted][index])
+    return [pointer for pointer in _pointers() if base.ggml_backend_dev_type(pointer) in wanted]
 
 
 def buffer_type(name: str) -> int:

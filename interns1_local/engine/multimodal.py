@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local.engine import native_log
-from interns1_local.engine.devices import gpu_pointer, has_local_gpu
+from interns1_local.engine.devices import gpu_pointers, has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.native import mtmd_cpp
@@ -57,7 +57,7 @@ class VisionEncoder:
         # RPC workers hold layers, not pictures.
         params.use_gpu = use_gpu and has_local_gpu()
         if params.use_gpu and main_gpu is not None:
-            params.device = gpu_pointer(main_gpu)
+            params.device = gpu_pointers()[main_gpu]
         params.n_threads = max(1, n_threads)
         params.print_timings = False
         params.warmup = False

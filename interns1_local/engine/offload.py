@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interns1_local.engine.devices import buffer_type, describe_devices
+from interns1_local.engine.devices import buffer_type, gpu_pointers
 from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest
 
@@ -65,7 +65,7 @@ def model_params(offload: Offload) -> tuple[Any, list[Any]]:
     }
     params.load_mode = modes[offload.use_mmap, offload.use_mlock]
     params.split_mode = SPLIT_MODES[offload.split_mode]
-    n_gpus = sum(device["type"] in ("gpu", "igpu") for device in describe_devices())
+    n_gpus = len(gpu_pointers())
     if n_gpus and not 0 <= offload.main_gpu < n_gpus:
         raise BadRequest(f"main_gpu {offload.main_gpu} is not one of this machine's {n_gpus} GPUs (0 is the first)")
     params.main_gpu = offload.main_gpu if n_gpus else 0
