@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
-from contextlib import suppress
 from typing import Any
 
 from interns1_local.errors import BadRequest, InternS1Error
+from interns1_local.media.child_limits import limit_this_process
 from interns1_local.media.molecule_drawing import CPU_SECONDS, MAX_ATOMS, MEMORY, DrawingStyle
 from interns1_local.tokenizer.molecules import MAX_DUMMY_ATOMS, MAX_LETTERS, can_search_rings
 
@@ -80,7 +79,7 @@ class Painter:
 
 def main() -> None:
     """One request."""
-    _limit()
+    limit_this_process(MEMORY, CPU_SECONDS, CPU_SECONDS + 1)
     request = json.load(sys.stdin.buffer)
     style = request["style"]
     ground = style.pop("ground")
@@ -99,19 +98,6 @@ def _answer(painter: Painter, smiles: str) -> dict[str, Any]:
         return {"error": "RDKit could not draw it"}
     except MemoryError:
         return {"error": "RDKit could not draw it within its memory"}
-
-
-def _limit() -> None:
-    with suppress(OSError, AttributeError):
-        os.nice(5)
-    try:
-        import resource
-    except ImportError:
-        return
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 if __name__ == "__main__":

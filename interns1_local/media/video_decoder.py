@@ -8,12 +8,10 @@ what lies between a keyframe and a wanted frame is decoded.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
@@ -24,6 +22,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from interns1_local.errors import MediaError
+from interns1_local.media.child_limits import limit_this_process
 from interns1_local.media.image import stretch
 from interns1_local.media.video import FrameChoice
 
@@ -193,7 +192,8 @@ def tile(frame: VideoFrame, size: int) -> bytes:
 def main(arguments: list[str]) -> None:
     request = json.loads(arguments[0])
     out = sys.stdout.buffer
-    _limit(request["seconds"])
+    av.logging.set_level(None)
+    limit_this_process(MEMORY, int(request["seconds"]) + 5, int(request["seconds"]) + 10)
     try:
         with open(request["path"], "rb") as file:
             decoder = Decoder(file)
@@ -213,21 +213,6 @@ def main(arguments: list[str]) -> None:
         _say(out, {"error": "the video needs too much memory to be decoded"})
     except OSError as error:
         _say(out, {"error": f"the video cannot be read: {error.strerror or error}"})
-
-
-def _limit(seconds: float) -> None:
-    """Little priority, bounded memory, and an end even when nobody is left to end it."""
-    av.logging.set_level(None)
-    with suppress(OSError, AttributeError):
-        os.nice(5)
-    try:
-        import resource
-    except ImportError:
-        return
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 5, int(seconds) + 10))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _say(out: Any, message: dict[str, Any]) -> None:
