@@ -10,7 +10,6 @@ import base64
 import json
 import subprocess
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 from interns1_local import child_python
 from interns1_local.errors import BadRequest
+from interns1_local.media.recently_used import RecentlyUsed
 
 HINT = 'drawings of molecules need RDKit: pip install "interns1-local[science]"'
 MAX_SMILES = 64
@@ -140,36 +140,8 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-class _Remembered:
-    """The drawings used last, up to a number of bytes. Many threads may ask."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = 0
-        self._kept: OrderedDict[tuple[str, DrawingStyle], Drawing] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, DrawingStyle]) -> Drawing | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: tuple[str, DrawingStyle], drawing: Drawing) -> None:
-        with self._lock:
-            self._drop(key)
-            self._kept[key] = drawing
-            self._bytes += _size(drawing)
-            while self._bytes > self._limit:
-                self._drop(next(iter(self._kept)))
-
-    def _drop(self, key: tuple[str, DrawingStyle]) -> None:
-        if (old := self._kept.pop(key, None)) is not None:
-            self._bytes -= _size(old)
-
-
 def _size(drawing: Drawing) -> int:
     return 200 + 4 * len(drawing.smiles) + len(drawing.data or b"")
 
 
-_REMEMBERED = _Remembered(_REMEMBERED_BYTES)
+_REMEMBERED: RecentlyUsed[tuple[str, DrawingStyle], Drawing] = RecentlyUsed(_REMEMBERED_BYTES, _size)
