@@ -60,9 +60,7 @@ class Answer:
 class AnswerWriter:
     """Writes the parts of an answer to stdout as they come: thoughts dim and Markdown on a terminal, else plain."""
 
-    def __init__(
-        self, *, hide_thinking: bool = False, wordwrap: bool = True, spinner: bool = True, markdown: bool = True
-    ) -> None:
+    def __init__(self, *, hide_thinking: bool = False, wordwrap: bool = True, markdown: bool = True) -> None:
         self._terminal = terminal_style.shows_styles()
         self._hide_thinking = hide_thinking
         self._thinking = False
@@ -73,7 +71,7 @@ class AnswerWriter:
         if self._terminal:
             self._style_for(wordwrap, markdown)
         self._spinner: Status | None = None
-        if spinner and self._terminal and sys.stderr.isatty():
+        if self._terminal and sys.stderr.isatty():
             self._spinner = _status("")
             self._spinner.start()
 

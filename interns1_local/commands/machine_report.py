@@ -22,8 +22,6 @@ CMAKE = {
     "MTL": "-DGGML_METAL=on",
     "Vulkan": "-DGGML_VULKAN=on",
     "SYCL": "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx",
-    "BLAS": "-DGGML_BLAS=on -DGGML_BLAS_VENDOR=OpenBLAS",
-    "RPC": "-DGGML_RPC=on",
 }
 _VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 # What suits a vendor's hardware, best first.

@@ -60,7 +60,7 @@ class MoleculeView:
             self._hint(HINT)
 
     def _shows(self) -> bool:
-        return self._wish != "off" and self._graphics != "off" and terminal_style.shows_styles(environ=self._environ)
+        return self._wish != "off" and self._graphics != "off" and terminal_style.shows_styles(self._environ)
 
     def _ask(self) -> None:
         from interns1_local.commands.terminal_query import ask_terminal

@@ -15,7 +15,6 @@ from interns1_local.runners.fit import Plan, Wishes, count_of, fit
 from interns1_local.runners.known_shapes import KnownModel
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import MemoryUse, format_gib
-from interns1_local.runners.model_shape import ModelShape
 
 BAR = 48
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
@@ -123,12 +122,6 @@ def type_rows(found: Sequence[tuple[str, int, Plan]]) -> list[list[str]]:
 def best_type(found: Sequence[tuple[str, int, Plan]]) -> str | None:
     """The largest quantization that fits."""
     return next((type for type, _, plan in found if plan.fits), None)
-
-
-def shape_note(shape: ModelShape) -> str:
-    """`94 layers, 142.2 GB of weights, vision 6.0 GB`."""
-    vision = f", vision {shape.vision.n_bytes / 1e9:.1f} GB" if shape.vision else ""
-    return f"{shape.n_layers} layers, {shape.weight_bytes / 1e9:.1f} GB of weights{vision}"
 
 
 def _device_lines(use: MemoryUse) -> list[str]:

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
 
 _ATTRIBUTES = {"bold": 1, "dim": 2, "italic": 3, "underline": 4, "strike": 9}
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
@@ -15,9 +14,9 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cy
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def shows_styles(stream: IO[Any] | None = None, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `stream` (stdout) is a terminal that knows escape codes; a pipe gets none."""
-    return (stream or sys.stdout).isatty() and environ.get("TERM", "") != "dumb"
+def shows_styles(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether stdout is a terminal that knows escape codes; a pipe gets none."""
+    return sys.stdout.isatty() and environ.get("TERM", "") != "dumb"
 
 
 def shows_colours(environ: Mapping[str, str] = os.environ) -> bool:
