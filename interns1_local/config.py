@@ -14,6 +14,8 @@ from interns1_local.errors import BadRequest
 
 DEFAULT_PORT = 11434
 FOREVER = -1.0
+# How a terminal may be wished to show pictures.
+GRAPHICS = ("auto", "kitty", "sixel", "blocks", "off")
 
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_HINT = "write it as 30s, 5m, 1h30m or -1m (for ever)"
@@ -124,7 +126,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         prefix_cache_dir=Path(prefixes).expanduser().absolute() if prefixes else None,
         prefix_cache_size=_count(read("PREFIX_CACHE_SIZE"), "PREFIX_CACHE_SIZE", defaults.prefix_cache_size),
         editor=read("EDITOR"),
-        graphics=_choice(read("GRAPHICS"), "GRAPHICS", ("auto", "kitty", "sixel", "blocks", "off")),
+        graphics=_choice(read("GRAPHICS"), "GRAPHICS", GRAPHICS),
         draft=read("DRAFT"),
         rpc=tuple(part.strip() for part in read("RPC").split(",") if part.strip()),
         upstreams=tuple(part.strip() for part in read("UPSTREAMS").split(",") if part.strip()),

@@ -12,7 +12,8 @@ import click
 from interns1_local.commands import model_options
 from interns1_local.commands.attachments import unescaped
 from interns1_local.commands.chat import Chat
-from interns1_local.commands.molecule_view import WISHES, MoleculeView
+from interns1_local.commands.molecule_view import MoleculeView
+from interns1_local.config import GRAPHICS
 from interns1_local.errors import BadRequest
 
 SETTINGS = {
@@ -202,8 +203,8 @@ def _set_think(chat: Chat, value: str) -> str:
 
 
 def _set_graphics(chat: Chat, value: str) -> str:
-    if value not in WISHES:
-        raise BadRequest(f"usage: /set graphics {'|'.join(WISHES)}")
+    if value not in GRAPHICS:
+        raise BadRequest(f"usage: /set graphics {'|'.join(GRAPHICS)}")
     chat.molecules = MoleculeView(value)
     return f"Set 'graphics' to '{value}'."
 

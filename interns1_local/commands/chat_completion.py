@@ -11,10 +11,8 @@ from prompt_toolkit.document import Document
 
 from interns1_local.commands.attachments import FILMS, PICTURES, escaped, unescaped
 from interns1_local.commands.chat_commands import COMMANDS, SETTINGS, SHOWN
-from interns1_local.commands.molecule_view import WISHES
+from interns1_local.config import GRAPHICS
 from interns1_local.errors import InternS1Error
-
-THINK_LEVELS = ("low", "medium", "high", "max")
 
 # A path being typed: after a quote up to the cursor, else one word, in which a backslash escapes.
 _QUOTED = re.compile(r"(?:^|\s)(['\"])((?:~|\.{1,2})?/[^'\"]*)$")
@@ -41,11 +39,11 @@ class ChatCompleter(Completer):
 
     def _choices(self, words: list[str]) -> Iterable[str]:
         """What may follow these words of a command."""
+        from interns1_local.store.options import OPTION_TYPES, THINK_LEVELS
+
         if words in (["/load"], ["/save"]):
             return self._names()
         if words == ["/set", "parameter"]:
-            from interns1_local.store.options import OPTION_TYPES
-
             return sorted(OPTION_TYPES)
         fixed: dict[tuple[str, ...], Iterable[str]] = {
             (): COMMANDS,
@@ -53,7 +51,7 @@ class ChatCompleter(Completer):
             ("/show",): SHOWN,
             ("/set", "think"): THINK_LEVELS,
             ("/set", "format"): ("json",),
-            ("/set", "graphics"): WISHES,
+            ("/set", "graphics"): GRAPHICS,
         }
         return fixed.get(tuple(words), ())
 

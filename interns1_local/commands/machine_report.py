@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from interns1_local.config import Settings
 
@@ -136,9 +137,8 @@ def _disk(folder: Path) -> Check:
 
 
 def _port(settings: Settings) -> Check:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     try:
-        with socket.create_connection((host, settings.port), timeout=1):
+        with socket.create_connection((urlsplit(settings.base_url).hostname, settings.port), timeout=1):
             text = f"{settings.base_url} answers: a server is running, or another program has the port"
     except OSError:
         text = f"{settings.base_url} is free"

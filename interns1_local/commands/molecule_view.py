@@ -12,7 +12,6 @@ import click
 from interns1_local.commands import terminal_style
 from interns1_local.errors import InternS1Error
 
-WISHES = ("auto", "kitty", "sixel", "blocks", "off")
 Graphics = Literal["kitty", "sixel", "blocks", "off"]
 
 MAX_SHOWN = 8
