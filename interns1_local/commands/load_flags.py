@@ -27,14 +27,15 @@ _FLAGS: tuple[tuple[str, Any, str, str], ...] = (
     ("--mlock/--no-mlock", None, "", "Keep weights in RAM, never swapped out (default: no)."),
     ("--numa", str, "distribute|isolate|numactl", "How memory is spread over nodes (default: not)."),
 )
-# Settings of their own, which bound what is chosen; the others are load options.
+# Flags whose load option has another name.
+_OPTIONS = {"threads": "num_thread", "mmap": "use_mmap", "mlock": "use_mlock"}
+# Options with a setting of their own, which bounds what is chosen.
 _SETTINGS = {
     "num_ctx": "context_length",
     "num_parallel": "num_parallel",
-    "threads": "threads",
+    "num_thread": "threads",
     "kv_cache_type": "kv_cache_type",
 }
-_OPTIONS = {"mmap": "use_mmap", "mlock": "use_mlock"}
 
 
 def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,17 +50,11 @@ def with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     """`settings` with the flags that were given; BadRequest for values that no model could be loaded with."""
     from interns1_local.runners.load_options import LoadOptions
 
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
-    asked = {_OPTIONS.get(name, name): value for name, value in given.items() if name not in _SETTINGS}
-    if "override_tensor" in asked:
-        asked["override_tensor"] = list(asked["override_tensor"])
-    own = {_SETTINGS[name]: value for name, value in given.items() if name in _SETTINGS}
-    merged = dataclasses.replace(settings, **own, load={**settings.load, **asked})
-    checked = {
-        "num_ctx": merged.context_length or None,
-        "num_parallel": merged.num_parallel or None,
-        "num_thread": merged.threads or None,
-        "kv_cache_type": merged.kv_cache_type or None,
-    }
+    given = {_OPTIONS.get(name, name): value for name, value in flags.items() if value not in (None, ())}
+    if "override_tensor" in given:
+        given["override_tensor"] = list(given["override_tensor"])
+    own = {setting: given.pop(name) for name, setting in _SETTINGS.items() if name in given}
+    merged = dataclasses.replace(settings, **own, load={**settings.load, **given})
+    checked = {name: getattr(merged, setting) or None for name, setting in _SETTINGS.items()}
     LoadOptions.from_options({**merged.load, **checked})
     return merged
