@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from interns1_local.commands.markdown_inline import read_inline
+from interns1_local.commands.terminal_style import paint
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 Size = tuple[int, int]
@@ -53,7 +55,7 @@ class TableBlock:
             self._write("".join(self._lines(self._rows[-1:], widths)))
             return
         lines = self._lines(self._rows[:1], widths, bold=True)
-        lines.append(_dim("  ".join("─" * width for width in widths)) + "\n")
+        lines.append(paint("  ".join("─" * width for width in widths), "dim") + "\n")
         lines += self._lines(self._rows[1:], widths)
         back = f"\x1b[{self._drawn_lines}A\r\x1b[J" if self._drawn_lines else ""
         self._write(back + "".join(lines))
@@ -80,9 +82,7 @@ class TableBlock:
     def _lines(self, rows: list[list[Text]], widths: list[int], *, bold: bool = False) -> list[str]:
         from rich.console import Console
 
-        from interns1_local.commands.terminal_style import shows_colours
-
-        console = Console(force_terminal=True, color_system="standard" if shows_colours() else None, width=10_000)
+        console = Console(width=10_000)
         out = []
         for row in rows:
             cells = [cell.wrap(console, width) for cell, width in zip(row, widths, strict=True)]
@@ -116,18 +116,10 @@ def _justify(cell: str) -> Literal["left", "center", "right"]:
     return "left"
 
 
-def _rendered(console: object, text: Text) -> str:
-    from interns1_local.commands.terminal_style import paint
-
+def _rendered(console: Console, text: Text) -> str:
     shown = []
-    for segment in text.render(console, end=""):  # type: ignore[arg-type]
+    for segment in text.render(console, end=""):
         style = segment.style
         words = [] if style is None else str(style).replace("none", "").split()
         shown.append(paint(segment.text, " ".join(words)))
     return "".join(shown)
-
-
-def _dim(text: str) -> str:
-    from interns1_local.commands.terminal_style import paint
-
-    return paint(text, "dim")
