@@ -79,25 +79,29 @@ class MarkdownStream:
             return
         self._line += text
         if self._code:
-            if not self._closes_fence(complete=False):
+            # A line of the fence's sign alone may still become the end.
+            if self._line.strip().strip(self._fence[0]):
                 self._code.more(self._line)
         elif self._math_end:
             return
         elif self._start is not None:
             self._put(self._inline.feed(text))
         elif (start := line_start(self._line, complete=False)) is not None:
-            self._begin(start)
+            self._begin(start, self._line)
 
     def _end_line(self) -> None:
         line, self._line = self._line, ""
         if self._code:
-            self._line = line
-            if self._closes_fence(complete=True):
-                self._write(paint(line.strip(), "dim") + "\n")
+            mark = line.strip()
+            if len(mark) >= len(self._fence) and not mark.strip(self._fence[0]):
+                self._write(paint(mark, "dim") + "\n")
                 self._code = None
             else:
                 self._code.end_line(line)
-            self._line = ""
+        elif self._math_end and not line.strip():
+            # No formula holds a blank line: the sign that began it was something else.
+            self._math_end = ""
+            self._blanks += 1
         elif self._math_end:
             self._end_math_line(line)
         elif self._start is not None:
@@ -123,39 +127,42 @@ class MarkdownStream:
             self._table = None
             self._blanks += 1
         else:
-            self._line = line
-            self._begin(start)
-            self._line = ""
+            self._begin(start, line)
             if self._start is not None:
                 self._finish_text()
 
-    def _begin(self, start: LineStart) -> None:
-        """The kind of this line is known."""
+    def _begin(self, start: LineStart, line: str) -> None:
+        """The kind of `line`, or of what has come of it, is known."""
         self._drop_header()
         self._table = None
         self._new_block()
         if start.kind == "fence":
-            found = _FENCE.match(self._line)
+            found = _FENCE.match(line)
             assert found is not None
             self._fence = found.group(2)
-            self._write(paint(self._line.strip(), "dim") + "\n")
+            self._write(paint(line.strip(), "dim") + "\n")
             self._code = CodeBlock((found.group(3).split() or [""])[0], self._write, lambda: self._size()[0])
         elif start.kind == "rule":
             self._write(paint("─" * (min(self._size()[0], 40) or 40), "dim") + "\n")
         elif start.kind == "math":
-            found = _MATH.match(self._line)
+            found = _MATH.match(line)
             assert found is not None
             self._math_end = _MATH_ENDS[found.group(1)]
-            self._end_math_line(self._line[found.end() :])
+            self._end_math_line(line[found.end() :])
         else:
-            self._begin_text(start)
+            self._begin_text(start, line)
 
-    def _begin_text(self, start: LineStart) -> None:
+    def _begin_text(self, start: LineStart, line: str) -> None:
         self._start = start
         self._inline = InlineReader()
         self._wrap.begin(len(start.prefix))
         self._wrap.put(start.prefix, "dim" if start.kind == "quote" else "")
-        self._put(self._inline.feed(self._line[start.taken :]))
+        self._put(self._inline.feed(line[start.taken :]))
+
+    def _write_text(self, line: str) -> None:
+        """A whole line that turned out to be only text."""
+        self._begin_text(LineStart("text"), line)
+        self._finish_text()
 
     def _finish_text(self) -> None:
         self._put(self._inline.finish())
@@ -168,11 +175,6 @@ class MarkdownStream:
             self._wrap.put(text, f"{style} {own}".strip())
 
     def _end_math_line(self, line: str) -> None:
-        if not line.strip() and not self._line:
-            # No formula holds a blank line: the sign that began it was something else.
-            self._math_end = ""
-            self._blanks += 1
-            return
         inner, ended, after = line.partition(self._math_end)
         for part in latex_to_text(inner).split("\n"):
             if part.strip():
@@ -180,27 +182,14 @@ class MarkdownStream:
         if ended:
             self._math_end = ""
             if after.strip(" .,;"):
-                self._line = after.lstrip()
-                self._begin_text(LineStart("text"))
-                self._line = ""
-                self._finish_text()
-
-    def _closes_fence(self, *, complete: bool) -> bool:
-        """Whether the line ends the code; while it is not complete, whether it still may."""
-        line = self._line.strip()
-        if complete:
-            return len(line) >= len(self._fence) and not line.strip(self._fence[0])
-        return not line.strip(self._fence[0])
+                self._write_text(after.lstrip())
 
     def _drop_header(self) -> None:
         """What looked like a table's first row is only text."""
         if self._header:
             header, self._header = self._header, ""
             self._new_block()
-            line, self._line = self._line, header
-            self._begin_text(LineStart("text"))
-            self._finish_text()
-            self._line = line
+            self._write_text(header)
 
     def _new_block(self) -> None:
         """Blank lines are written when something follows them."""
