@@ -117,6 +117,16 @@ def _close(pattern: str, text: str, start: int, complete: bool) -> int | None:
     return -1 if complete or len(text) - start > MAX_SPAN + 10 else None
 
 
+def _closed(
+    pattern: str, text: str, start: int, count: int, complete: bool, inner: Callable[[str], list[Piece]]
+) -> Span:
+    """The span from a mark of `count` characters to one that `pattern` finds; without that, the mark is only text."""
+    end = _close(pattern, text, start + count, complete)
+    if end is None:
+        return None
+    return _literal(text, start, count) if end < 0 else (inner(text[start + count : end]), end + count)
+
+
 def _emphasis(text: str, start: int, before: str, complete: bool) -> Span:
     count, mark = _run(text, start), text[start]
     inside = start + count
@@ -129,11 +139,9 @@ def _emphasis(text: str, start: int, before: str, complete: bool) -> Span:
     sign = re.escape(mark)
     after = rf"(?![{sign}])" + (f"(?!{word})" if mark == "_" or count == 1 else "")
     behind = rf"(?<![\s\\{sign}])" if count == 1 else r"(?<![\s\\])"
-    end = _close(rf"{behind}{sign}{{{count}}}{after}", text, inside, complete)
-    if end is None or end < 0:
-        return None if end is None else _literal(text, start, count)
     style = ("italic", "bold", "bold italic")[count - 1]
-    return _styled(text[inside:end], style), end + count
+    pattern = rf"{behind}{sign}{{{count}}}{after}"
+    return _closed(pattern, text, start, count, complete, lambda inner: _styled(inner, style))
 
 
 def _struck(text: str, start: int, before: str, complete: bool) -> Span:
@@ -142,23 +150,20 @@ def _struck(text: str, start: int, before: str, complete: bool) -> Span:
         return None
     if count != 2:
         return _literal(text, start, count)
-    end = _close(r"(?<!\s)~~(?!~)", text, start + 2, complete)
-    if end is None or end < 0:
-        return None if end is None else _literal(text, start, 2)
-    return _styled(text[start + 2 : end], "strike"), end + 2
+    return _closed(r"(?<!\s)~~(?!~)", text, start, 2, complete, lambda inner: _styled(inner, "strike"))
 
 
 def _code(text: str, start: int, before: str, complete: bool) -> Span:
     count = _run(text, start)
     if start + count == len(text) and not complete:
         return None
-    end = _close(rf"(?<!`)`{{{count}}}(?!`)", text, start + count, complete)
-    if end is None or end < 0:
-        return None if end is None else _literal(text, start, count)
-    inner = text[start + count : end]
+    return _closed(rf"(?<!`)`{{{count}}}(?!`)", text, start, count, complete, _code_inside)
+
+
+def _code_inside(inner: str) -> list[Piece]:
     if inner[0] == inner[-1] == " " and inner.strip():
         inner = inner[1:-1]
-    return [(inner, CODE)], end + count
+    return [(inner, CODE)]
 
 
 def _dollars(text: str, start: int, before: str, complete: bool) -> Span:
@@ -171,10 +176,7 @@ def _dollars(text: str, start: int, before: str, complete: bool) -> Span:
         return _literal(text, start, count)
     # Dollars of money: a space before the second one, or a digit after it.
     pattern = r"\$\$" if count == 2 else r"(?<![\s\\$])\$(?![\d$])"
-    end = _close(pattern, text, inside, complete)
-    if end is None or end < 0:
-        return None if end is None else _literal(text, start, count)
-    return [(latex_to_text(text[inside:end]), MATH)], end + count
+    return _closed(pattern, text, start, count, complete, lambda inner: [(latex_to_text(inner), MATH)])
 
 
 def _backslash(text: str, start: int, before: str, complete: bool) -> Span:
