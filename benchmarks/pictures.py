@@ -27,6 +27,7 @@ from PIL import Image
 from convert.hf_to_gguf import convert
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.media.video import Film, FrameChoice
@@ -103,7 +104,7 @@ def decode_all(path: Path) -> None:
 def measure_tower(folder: Path, tower: str, threads: int) -> None:
     model_path, mmproj = folder / "model.gguf", folder / "mmproj.gguf"
     convert(CHECKPOINT, model_path, type="F16", mmproj=mmproj, mmproj_type="F16")
-    model = Model(model_path, n_gpu_layers=0)
+    model = Model(model_path, ON_CPU)
     side = 112
     if tower == "mini":
         side = 448

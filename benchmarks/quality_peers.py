@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import DEFAULT_WORK, Peers, measure, ours
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.scoring import Scorer, leading_token
 from interns1_local.nano import CHECKPOINT
 from interns1_local.runners.model_spec import read_model_facts
@@ -138,7 +139,7 @@ class Bench:
         stored_path.unlink()
 
     def _check_ids(self, base: Path, text: Path, stored: StoredBase) -> None:
-        model = Model(base, n_gpu_layers=0)
+        model = Model(base, ON_CPU)
         codec = TextCodec(read_model_facts(base).metadata, model.vocab.encode)
         bos = leading_token(model)
         tokens = [token for token in codec.encode(text.read_text(encoding="utf-8")) if isinstance(token, int)]
@@ -224,7 +225,7 @@ class Bench:
 
 def _on_stored_base(stored: StoredBase, quantized: Path, threads: int) -> Metrics:
     """Our formulas on the peer's base probabilities."""
-    model = Model(quantized, n_gpu_layers=0)
+    model = Model(quantized, ON_CPU)
     scorer = Scorer(model, stored.n_ctx, threads)
     bos = leading_token(model)
     comparison = Comparison()

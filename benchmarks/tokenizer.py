@@ -24,6 +24,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from convert.hf_to_gguf import convert
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.tokenizer.molecules import SmilesDetection
@@ -139,7 +140,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_checkpoint(Path(temporary), *train(seen, options.vocabulary))
         convert(folder, folder / "model.gguf", type="F16")
-        model = Model(folder / "model.gguf", n_gpu_layers=0)
+        model = Model(folder / "model.gguf", ON_CPU)
         metadata = read_model_facts(folder / "model.gguf").metadata
 
         def codec(detection: SmilesDetection) -> TextCodec:

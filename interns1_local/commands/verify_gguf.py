@@ -16,6 +16,7 @@ from interns1_local.chat.template import ChatTemplate, MediaRef
 from interns1_local.config import load_settings
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.scoring import BATCH, Matrix, Parts, Scorer
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
@@ -44,7 +45,7 @@ class GGUFSide:
         self.mmproj_types = {} if mmproj_path is None else tensor_types(mmproj_path)
         self._threads = n_threads
         self._mmproj_path = mmproj_path
-        self._model = Model(model_path, n_gpu_layers=0)
+        self._model = Model(model_path, ON_CPU)
         self._scorer: Scorer | None = None
         self._codec = TextCodec(self.facts.metadata, self._model.vocab.encode)
 

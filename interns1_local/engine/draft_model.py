@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from interns1_local.engine.llama import Batch, CacheFull, Context, EngineError, Model, Vocab
+from interns1_local.engine.offload import Offload
 from interns1_local.engine.prefix_cache import common_prefix
 from interns1_local.engine.sequence import Sequence
 from interns1_local.engine.speculative import ModelGuess
@@ -43,12 +44,11 @@ class DraftModel:
         n_cells: int,
         n_seq_max: int,
         n_threads: int,
-        n_gpu_layers: int = -1,
-        kv_type: str = "f16",
-        use_mmap: bool = True,
+        offload: Offload,
+        kv_type: str,
     ) -> None:
         """Raises LoadError when the file is no model of the vocabulary `vocab`."""
-        self._model = Model(path, n_gpu_layers, use_mmap)
+        self._model = Model(path, offload)
         check_vocabulary(path, self._model.vocab, vocab)
         if self._model.is_recurrent:
             raise LoadError(f"the draft model {path} is recurrent: it cannot take a guess back; give another")

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,12 @@ import numpy as np
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.context_shift import cut_range
-from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.llama import MAX_SEQUENCES, Aborted, Batch, CacheFull, Context, EngineError, Model
-from interns1_local.engine.multimodal import CACHE_BYTES, VisionEncoder
+from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.offload import Offload
+from interns1_local.engine.options import DEFAULTS, EngineOptions
 from interns1_local.engine.pace import Pace
 from interns1_local.engine.plan import Limits, Operation, Plan, Span
 from interns1_local.engine.requests import EngineRequest, StepOutput, Usage
@@ -46,34 +46,6 @@ MOST_CONTEXTS = 10
 LONG_SPAN = 16
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """`n_ctx` bounds one request, `n_cells` all together (0: as `n_ctx`); `n_seq_max` requests are computed at once."""
-
-    n_ctx: int = 4096
-    n_cells: int = 0
-    n_seq_max: int = 8
-    n_batch: int = 512
-    n_threads: int = 1
-    n_gpu_layers: int = -1
-    kv_type: str = "f16"
-    flash_attention: str = "auto"
-    use_mmap: bool = True
-    # Takes the place of n_gpu_layers and use_mmap.
-    offload: Offload | None = None
-    share_prefixes: bool = True
-    # 0: the file's own.
-    rope_freq_base: float = 0.0
-    image_cache_bytes: int = CACHE_BYTES
-    adapter_path: Path | None = None
-    # A smaller model of the same vocabulary, to guess ahead.
-    draft_path: Path | None = None
-    # Where sequences are kept that leave the cache, and how much of the disk all together may take.
-    prefix_folder: Path | None = None
-    prefix_bytes: int = 4 << 30
-    shares: DeviceShares | None = None
-
-
 class Engine:
     """One loaded model. `step` belongs to one thread; `add_request` and `abort` may be called from any."""
 
@@ -81,15 +53,14 @@ class Engine:
         self,
         model_path: Path,
         mmproj_path: Path | None = None,
-        options: EngineOptions = EngineOptions(),
+        options: EngineOptions = DEFAULTS,
         on_progress: Callable[[float], None] | None = None,
         open_vision: Callable[..., VisionEncoder] = VisionEncoder,
     ) -> None:
         """`open_vision` takes the arguments of VisionEncoder."""
         self.options = options
-        offload = self._offload = options.offload or Offload(options.n_gpu_layers, options.use_mmap)
-        loading = on_progress, options.adapter_path, options.shares, offload
-        self.model = Model(model_path, offload.n_gpu_layers, offload.use_mmap, *loading)
+        offload = options.offload
+        self.model = Model(model_path, offload, on_progress, options.adapter_path, options.shares)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
@@ -228,10 +199,9 @@ class Engine:
     def _load_draft_model(self) -> DraftModel:
         options = self.options
         assert options.draft_path is not None
-        return DraftModel(
-            options.draft_path, self.model.vocab, self.context.n_ctx, options.n_seq_max, options.n_threads,
-            0 if options.shares else self._offload.n_gpu_layers, options.kv_type, self._offload.use_mmap,
-        )  # fmt: skip
+        offload = Offload(0 if options.shares else options.offload.n_gpu_layers, options.offload.use_mmap)
+        sizes = self.context.n_ctx, options.n_seq_max, options.n_threads
+        return DraftModel(options.draft_path, self.model.vocab, *sizes, offload, options.kv_type)
 
     def _take_in(self) -> list[StepOutput]:
         """Start what has arrived, end what was cancelled."""

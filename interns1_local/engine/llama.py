@@ -21,7 +21,7 @@ from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
 from interns1_local.engine.native import llama_cpp
-from interns1_local.engine.offload import FLASH_ATTENTION, KV_TYPES, Offload, model_params
+from interns1_local.engine.offload import AS_IT_COMES, FLASH_ATTENTION, KV_TYPES, Offload, model_params
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import Logits
 from interns1_local.errors import BadRequest, InternS1Error, LoadError
@@ -123,17 +123,15 @@ class Model:
     def __init__(
         self,
         path: Path,
-        n_gpu_layers: int = -1,
-        use_mmap: bool = True,
+        offload: Offload = AS_IT_COMES,
         on_progress: Callable[[float], None] | None = None,
         adapter_path: Path | None = None,
         shares: DeviceShares | None = None,
-        offload: Offload | None = None,
     ) -> None:
-        """`offload` takes the place of the arguments that say the same; `shares` of its devices."""
+        """`shares` takes the place of the devices of `offload`."""
         start_backend()
         native_log.forget()
-        params, kept = model_params(offload or Offload(n_gpu_layers, use_mmap))
+        params, kept = model_params(offload)
         self._pointed_to = kept + (shares.put_into(params) if shares else [])
         progress = llama_cpp.llama_progress_callback(lambda value, _: _report(on_progress, value))
         params.progress_callback = progress

@@ -49,6 +49,11 @@ class Offload:
     main_gpu: int = 0
 
 
+# All layers on GPUs, where there are any.
+AS_IT_COMES = Offload()
+ON_CPU = Offload(n_gpu_layers=0)
+
+
 class _Override(ctypes.Structure):
     _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
 

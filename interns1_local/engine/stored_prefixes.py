@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Full, Queue
-from typing import Protocol
 
 from interns1_local.engine import cache_state
 from interns1_local.engine.llama import Context, EngineError
 from interns1_local.engine.native import binding_version, llama_cpp
+from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.plan import Operation, Store
 from interns1_local.engine.prefix_files import Data, PrefixFiles, StoredPrefix
 from interns1_local.engine.scheduler import Scheduler
@@ -31,22 +31,9 @@ WORTH_RESTORING = 64
 WAITING_TO_BE_WRITTEN = 2
 
 
-class Options(Protocol):
-    """What of an engine's options matters here."""
-
-    @property
-    def kv_type(self) -> str: ...
-    @property
-    def rope_freq_base(self) -> float: ...
-    @property
-    def adapter_path(self) -> Path | None: ...
-    @property
-    def prefix_folder(self) -> Path | None: ...
-    @property
-    def prefix_bytes(self) -> int: ...
-
-
-def open_files(context: Context, model_path: Path, mmproj_path: Path | None, options: Options) -> PrefixFiles | None:
+def open_files(
+    context: Context, model_path: Path, mmproj_path: Path | None, options: EngineOptions
+) -> PrefixFiles | None:
     """The folder that the options name, for this model; None when they name none. LoadError when it cannot be made."""
     if options.prefix_folder is None:
         return None

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.native import binding_version, mtmd_cpp
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
 from quant.errors import QuantError
@@ -71,7 +72,7 @@ def measure_order() -> Order:
 
 
 def _embedding(text: Path, vision: Path) -> Floats:
-    model = Model(text, n_gpu_layers=0)
+    model = Model(text, ON_CPU)
     try:
         encoder = VisionEncoder(vision, model, n_threads=1, use_gpu=False)
         try:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from interns1_local.engine.engine import EngineOptions
 from interns1_local.engine.llama import EngineError, Model
+from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.pooling import Pooler, framing_tokens
 from interns1_local.errors import BadRequest, ContextOverflow, LoadError, Unsupported
 from interns1_local.runners.model_spec import ModelFacts

@@ -18,11 +18,12 @@ from typing import Any
 
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import describe_devices
-from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
+from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
 from interns1_local.engine.llama import start_backend
 from interns1_local.engine.offload import Offload, start_numa
+from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.rpc import add_workers
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
@@ -322,7 +323,7 @@ def _spread(options: EngineOptions, header: dict[str, Any], facts: ModelFacts, m
     devices += [found for found in known.values() if found["type"] == "gpu" and found["name"] not in workers]
     blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
     placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
-    offload = options.offload or Offload()
+    offload = options.offload
     # The plan knows more than sizes of files, where it counted the same devices.
     split = offload.tensor_split if len(offload.tensor_split) == len(devices) else placement.split
     layers = offload.n_gpu_layers if offload.n_gpu_layers >= 0 else placement.n_layers

@@ -15,6 +15,7 @@ import pytest
 from convert.hf_to_gguf import convert
 from interns1_local.commands.calibration_data import Picture, length, take_in_turn
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.nano import CHECKPOINT
 from interns1_local.nano.pictures import Thing, draw_things, png
 from quant.imatrix import read_statistics
@@ -66,7 +67,7 @@ def test_all_kinds_of_data_then_quantize(here: Path, invoke: Invoke) -> None:
     assert all(counts.sum() == 2 * tokens for name, (_, counts) in found.entries.items() if "exps" in name)
     result = invoke("quantize", "model.gguf", "out-small.gguf", "IQ2_XS", "--imatrix", "out.gguf", "--jobs", "1")
     assert result.exit_code == 0, result.output
-    model = Model(Path("out-small.gguf"), n_gpu_layers=0)
+    model = Model(Path("out-small.gguf"), ON_CPU)
     assert model.vocab.n_tokens > 0
     model.close()
 

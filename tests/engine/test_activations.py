@@ -16,6 +16,7 @@ from interns1_local.engine.activations import ActivationObserver, PromptReader, 
 from interns1_local.engine.ggml_tensor import GGMLTensor, operations
 from interns1_local.engine.llama import Aborted, Batch, Context, EngineError, Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.nano import CHECKPOINT
 from interns1_local.nano.pictures import Thing, draw_things
@@ -46,7 +47,7 @@ def reference() -> Reference:
 
 @pytest.fixture(scope="module")
 def model(nano: tuple[Path, Path]) -> Iterator[Model]:
-    model = Model(nano[0], n_gpu_layers=0)
+    model = Model(nano[0], ON_CPU)
     yield model
     model.close()
 

@@ -14,6 +14,7 @@ from transformers import AutoModel
 from convert.hf_to_gguf import convert
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.pooling import TOKENS_AT_ONCE, Pooler
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, Unsupported
@@ -79,7 +80,7 @@ def test_poolings(checkpoint: Path, model_path: Path, tmp_path: Path, pooling: s
     if pooling:
         path = with_fields(model_path, tmp_path / "pooled.gguf", pooling_type=NUMBERS[pooling])
     given = [*many(20), *texts(TOKENS_AT_ONCE, TOKENS_AT_ONCE + 1, 3 * TOKENS_AT_ONCE + 7), *many(20)]
-    model = Model(path, 0)
+    model = Model(path, ON_CPU)
     pooler = Pooler(model, 1024, 1)
     vectors = pooler.states(given)
     reference = expected(checkpoint, given, pooling)
@@ -99,7 +100,7 @@ def test_poolings(checkpoint: Path, model_path: Path, tmp_path: Path, pooling: s
 
 def test_the_context_grows_with_the_texts(checkpoint: Path, model_path: Path) -> None:
     given = texts(40, 1500, 2500, 60)
-    model = Model(model_path, 0)
+    model = Model(model_path, ON_CPU)
     pooler = Pooler(model, 4096, 1)
     vectors = np.concatenate([pooler.states([text]) for text in given])
     assert cosines(vectors, expected(checkpoint, given, "last")).min() > 0.9999
@@ -111,7 +112,7 @@ def test_tokens_that_look_ahead(checkpoint: Path, model_path: Path, tmp_path: Pa
     """Such a text is never cut, as its first tokens depend on its last."""
     path = with_fields(model_path, tmp_path / "ahead.gguf", pooling_type=1, attention__causal=False)
     given = texts(5, TOKENS_AT_ONCE + 50)
-    model = Model(path, 0)
+    model = Model(path, ON_CPU)
     pooler = Pooler(model, 1024, 1)
     vectors = pooler.states(given)
     assert cosines(vectors, expected(checkpoint, given, "mean", causal=False)).min() > 0.9999
@@ -122,7 +123,7 @@ def test_tokens_that_look_ahead(checkpoint: Path, model_path: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("number", [4, 77])
 def test_other_poolings_are_refused(model_path: Path, tmp_path: Path, number: int) -> None:
-    model = Model(with_fields(model_path, tmp_path / "rank.gguf", pooling_type=number), 0)
+    model = Model(with_fields(model_path, tmp_path / "rank.gguf", pooling_type=number), ON_CPU)
     with pytest.raises(Unsupported, match=f"pooling_type is {number}"):
         Pooler(model, 128, 1)
     model.close()

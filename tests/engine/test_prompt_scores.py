@@ -10,6 +10,7 @@ import pytest
 
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sampling import SamplingParams, log_probabilities
 from interns1_local.engine.scoring import Scorer
 from interns1_local.errors import BadRequest
@@ -24,7 +25,7 @@ CLOSE = 5e-3
 @pytest.fixture(scope="module")
 def expected(tiny_model: tuple[Path, Path]) -> Callable[[list[int]], list[float]]:
     """The log-probability of each token but the first, from a context of its own."""
-    model = Model(tiny_model[0], n_gpu_layers=0)
+    model = Model(tiny_model[0], ON_CPU)
     scorer = Scorer(model, 512, 1)
 
     def get(tokens: list[int]) -> list[float]:

@@ -16,6 +16,7 @@ import pytest
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.multimodal import Embeddings, VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Tile
 from interns1_local.engine.vision_thread import AHEAD, VisionThread
@@ -282,7 +283,7 @@ def test_closing_waits_for_the_tile_in_the_tower(tiny_model: tuple[Path, Path]) 
 
 
 def test_the_encoder_itself_is_not_freed_under_a_tile(tiny_model: tuple[Path, Path]) -> None:
-    model = Model(tiny_model[0], n_gpu_layers=0)
+    model = Model(tiny_model[0], ON_CPU)
     gate = Gate(tiny_model[1], model, 1, False, 0, None, lambda: None)
     thread = VisionThread(gate, lambda: None)
     thread.want(tiles(AHEAD))

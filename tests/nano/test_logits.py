@@ -10,6 +10,7 @@ import pytest
 
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.nano.pictures import PLACES, TILE, Thing, draw_things, png
@@ -51,7 +52,7 @@ def picture_embeddings(encoder: VisionEncoder, tiles: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def encoder(nano_gguf: Callable[..., Converted]):
     model_path, mmproj_path = nano_gguf("F32", "F32")
-    model = Model(model_path, n_gpu_layers=0)
+    model = Model(model_path, ON_CPU)
     encoder = VisionEncoder(mmproj_path, model, n_threads=1, use_gpu=False)
     yield encoder
     encoder.close()

@@ -19,6 +19,7 @@ from PIL import Image
 from interns1_local.config import load_settings
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.media.image import TileSpec, count_tokens, load_image, tile_image
 from interns1_local.nano.pictures import TILE, Thing, draw_things, png
@@ -146,7 +147,7 @@ def test_openai(
 
 def test_what_is_remembered_is_bounded(nano_gguf: Callable[..., Converted]) -> None:
     model_path, mmproj_path = nano_gguf("F32", "F32")
-    model = Model(model_path, n_gpu_layers=0)
+    model = Model(model_path, ON_CPU)
     pixels = np.random.default_rng(0).integers(0, 256, (4, TILE, TILE, 3), dtype=np.uint8)
     size = 16 * model.n_embd * 4
     # Room for two: of four tiles taken twice in order none is found again, the last two are.

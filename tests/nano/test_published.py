@@ -14,6 +14,7 @@ import pytest
 
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.nano import CHECKPOINT
 from interns1_local.nano.pictures import png
 from interns1_local.runners.vision_file import fitting_vision_file
@@ -100,7 +101,7 @@ def test_what_a_stock_vision_file_sees(
 
 
 def similarity(mmproj: Path, model_path: Path, tiles: np.ndarray, theirs: np.ndarray) -> float:
-    model = Model(model_path, n_gpu_layers=0)
+    model = Model(model_path, ON_CPU)
     encoder = VisionEncoder(mmproj, model, n_threads=1, use_gpu=False)
     try:
         return float(cosines(picture_embeddings(encoder, tiles), theirs).min())

@@ -14,6 +14,7 @@ import pytest
 
 from convert.hf_to_gguf import convert
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.nano import CHECKPOINT
 from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.runners.text_codec import TextCodec
@@ -51,7 +52,7 @@ def random_text(rng: random.Random) -> str:
 @pytest.fixture(scope="module")
 def codec(nano_gguf: Callable[..., Converted]):
     path = nano_gguf("Q8_0")[0]
-    model = Model(path, n_gpu_layers=0)
+    model = Model(path, ON_CPU)
     yield TextCodec(read_model_facts(path, None).metadata, model.vocab.encode)
     model.close()
 
@@ -139,7 +140,7 @@ def true_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def true_codec(true_layout: Path, tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("true-gguf") / "true.gguf"
     convert(true_layout, path, type="F16")
-    model = Model(path, n_gpu_layers=0)
+    model = Model(path, ON_CPU)
     yield TextCodec(read_model_facts(path, None).metadata, model.vocab.encode)
     model.close()
     shutil.rmtree(path.parent)

@@ -23,6 +23,7 @@ from interns1_local.chat.message import Message, Text, Video
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.prompt import ChatPrompt
@@ -79,7 +80,7 @@ class Ours:
 
     def __init__(self, paths: Converted) -> None:
         self.facts = read_model_facts(*paths)
-        self.model = Model(paths[0], n_gpu_layers=0)
+        self.model = Model(paths[0], ON_CPU)
         self.encoder = VisionEncoder(paths[1], self.model, n_threads=1, use_gpu=False)
         self.codec = TextCodec(self.facts.metadata, self.model.vocab.encode)
 

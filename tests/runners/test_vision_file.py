@@ -11,6 +11,7 @@ import pytest
 
 from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
 from interns1_local.runners.model_spec import ModelSpec, read_model_facts
@@ -27,7 +28,7 @@ def stock(tiny_spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def embeddings(spec: ModelSpec, mmproj: Path | None) -> np.ndarray:
     assert mmproj is not None
-    model = Model(spec.model_path, n_gpu_layers=0)
+    model = Model(spec.model_path, ON_CPU)
     encoder = VisionEncoder(mmproj, model, n_threads=1, use_gpu=False)
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
     rows = encoder.encode(Tile.of(pixels, encoder.n_tokens(56)))

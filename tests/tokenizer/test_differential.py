@@ -15,6 +15,7 @@ from rdkit import Chem, rdBase
 
 from convert.hf_to_gguf import convert
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.nano import CHECKPOINT
 from interns1_local.reference.tokenizer import ReferenceTokenizer
 from interns1_local.runners.model_spec import read_model_facts
@@ -101,7 +102,7 @@ def text(rng: random.Random) -> str:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Model]]:
     path = tmp_path_factory.mktemp("differential") / "nano.gguf"
     convert(CHECKPOINT, path, type="Q8_0")
-    loaded = Model(path, n_gpu_layers=0)
+    loaded = Model(path, ON_CPU)
     yield path, loaded
     loaded.close()
 

@@ -10,6 +10,7 @@ import pytest
 
 from convert.hf_to_gguf import convert
 from interns1_local.engine.llama import Model
+from interns1_local.engine.offload import ON_CPU
 from interns1_local.reference.sentencepiece_tokenizer import SentencePieceTokenizer
 from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.runners.text_codec import TextCodec
@@ -41,7 +42,7 @@ def sides(
             entry |= RULES.get(entry["content"], {})
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         convert(folder, folder / "model.gguf", type="F32", jobs=1)
-        models.append(Model(folder / "model.gguf", n_gpu_layers=0))
+        models.append(Model(folder / "model.gguf", ON_CPU))
         codec = TextCodec(read_model_facts(folder / "model.gguf").metadata, models[-1].vocab.encode)
         return codec, SentencePieceTokenizer(folder)
 
