@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interns1_local.runners.devices import Machine
     from interns1_local.runners.fit import Plan
     from interns1_local.runners.known_shapes import KnownModel
+    from interns1_local.runners.load_options import LoadOptions
     from interns1_local.runners.rpc_protocol import RpcWorker
 
 
@@ -46,11 +47,15 @@ def command(
     MODEL is a model of the store, a GGUF file, or the name of a published one: intern-s1, intern-s1-mini, internlm3-8b.
     """
     from interns1_local.commands.format import echo_json
+    from interns1_local.commands.model_options import parse_options
     from interns1_local.commands.plan_report import simulated_machine
     from interns1_local.config import load_settings
+    from interns1_local.runners.known_shapes import KNOWN
+    from interns1_local.runners.load_options import LoadOptions
     from interns1_local.runners.memory import this_machine, with_workers
 
     settings = load_settings()
+    wanted = LoadOptions.from_options(parse_options(options))
     real = this_machine.machine()
     machine = simulated_machine(vram, ram, real) if vram or ram else real
     report: dict[str, Any] = {}
@@ -58,10 +63,12 @@ def command(
         machine = with_workers(machine, _rpc_workers(rpc or ",".join(settings.rpc), report, as_json))
     if model is None and not (vram or ram):
         _examine(settings, machine, report, as_json)
-    elif model is not None:
-        _fit_model(model, type_name, options, settings, machine, report, as_json)
-    if model is None or report.pop("is_known", False):
-        _published(machine, report, as_json, options, model)
+    published = [KNOWN["intern-s1"], KNOWN["intern-s1-mini"]]
+    if model is not None:
+        known = _fit_model(model, type_name, wanted, settings, machine, report, as_json)
+        published = [] if known is None else [known]
+    if published:
+        _published(published, wanted, settings, machine, report, as_json)
     if as_json:
         echo_json(report)
 
@@ -137,36 +144,36 @@ def _examine(settings: Settings, machine: Machine, report: dict[str, Any], quiet
 
 
 def _fit_model(
-    model: str, type_name: str | None, options: tuple[str, ...], settings: Settings, machine: Machine,
+    model: str, type_name: str | None, wanted: LoadOptions, settings: Settings, machine: Machine,
     report: dict[str, Any], quiet: bool,
-) -> None:  # fmt: skip
+) -> KnownModel | None:  # fmt: skip
+    """Show the plan; the published model, if it is one that is not here."""
     from interns1_local.commands.plan_report import plan_json, plan_lines
 
-    name, plan, is_known = _plan(model, type_name, options, settings, machine)
+    name, plan, known = _plan(model, type_name, wanted, settings, machine)
     report |= plan_json(name, plan)
-    report["is_known"] = is_known
     if not quiet:
         click.echo("\n".join(plan_lines(name, plan)))
         click.echo()
+    return known
 
 
 def _plan(
-    model: str, type_name: str | None, pairs: tuple[str, ...], settings: Settings, machine: Machine
-) -> tuple[str, Plan, bool]:
-    """The name to show, the plan, and whether the model is one of the published ones that are not here."""
+    model: str, type_name: str | None, wanted: LoadOptions, settings: Settings, machine: Machine
+) -> tuple[str, Plan, KnownModel | None]:
+    """The name to show, the plan, and the model if it is one of the published ones that are not here."""
     from dataclasses import replace
     from pathlib import Path
 
-    from interns1_local.commands.model_options import parse_options
+    from interns1_local.commands.plan_report import TYPES, best_type, fitting_types
     from interns1_local.errors import ModelNotFound
     from interns1_local.runners.fit import fit
     from interns1_local.runners.known_shapes import KNOWN, known_model
-    from interns1_local.runners.load_options import LoadOptions
     from interns1_local.runners.memory import plan_for, wishes_of
     from interns1_local.runners.model_spec import ModelSpec, read_model_facts
     from interns1_local.store.model_store import ModelStore
+    from quant.recipes import recipe
 
-    wanted = LoadOptions.from_options(parse_options(pairs))
     path = Path(model)
     spec = None
     if path.suffix == ".gguf" or path.is_file():
@@ -176,46 +183,33 @@ def _plan(
     if spec is not None and type_name is None:
         spec = replace(spec, options=wanted.over(spec.options))
         facts = read_model_facts(spec.model_path, spec.mmproj_path, spec.sidecar_path)
-        return spec.name, plan_for(spec, facts, settings, machine), False
+        return spec.name, plan_for(spec, facts, settings, machine), None
     known = known_model(model)
     if known is None:
         raise ModelNotFound(
             f"model '{model}' not found; `interns1 list` names those that are here, and {', '.join(KNOWN)} can be "
             "planned without being here"
         )
-    chosen = _known_type(known, type_name, machine, wanted)
-    return (
-        f"{known.title} {chosen}",
-        fit(wanted, known.shape(chosen, "Q8_0"), machine, wishes_of(settings, machine)),
-        True,
-    )
-
-
-def _known_type(known: KnownModel, asked: str | None, machine: Machine, wanted: Any) -> str:
-    from interns1_local.commands.plan_report import TYPES, best_type, fitting_types
-    from quant.recipes import recipe
-
-    if asked is not None:
-        return recipe(asked).name
-    return best_type(fitting_types(known, machine, wanted)) or TYPES[-1]
+    wishes = wishes_of(settings, machine)
+    if type_name is not None:
+        chosen = recipe(type_name).name
+    else:
+        chosen = best_type(fitting_types(known, machine, wanted, wishes)) or TYPES[-1]
+    return f"{known.title} {chosen}", fit(wanted, known.shape(chosen, "Q8_0"), machine, wishes), known
 
 
 def _published(
-    machine: Machine, report: dict[str, Any], quiet: bool, pairs: tuple[str, ...], model: str | None
-) -> None:
+    models: list[KnownModel], wanted: LoadOptions, settings: Settings, machine: Machine,
+    report: dict[str, Any], quiet: bool,
+) -> None:  # fmt: skip
     """Which quantization of the published models would fit."""
     from interns1_local.commands.format import echo_table
-    from interns1_local.commands.model_options import parse_options
     from interns1_local.commands.plan_report import best_type, fitting_types, type_rows
-    from interns1_local.runners.known_shapes import KNOWN, known_model
-    from interns1_local.runners.load_options import LoadOptions
+    from interns1_local.runners.memory import wishes_of
 
-    wanted = LoadOptions.from_options(parse_options(pairs))
-    named = None if model is None else known_model(model)
-    models = [named] if named is not None else [KNOWN["intern-s1"], KNOWN["intern-s1-mini"]]
     report["quantizations"] = {}
     for known in models:
-        found = fitting_types(known, machine, wanted)
+        found = fitting_types(known, machine, wanted, wishes_of(settings, machine))
         best = best_type(found)
         report["quantizations"][known.name] = {type: plan.fits for type, _, plan in found}
         if quiet:

@@ -87,10 +87,10 @@ def plan_json(name: str, plan: Plan) -> dict[str, Any]:
     }
 
 
-def fitting_types(model: KnownModel, machine: Machine, wanted: LoadOptions) -> list[tuple[str, int, Plan]]:
+def fitting_types(
+    model: KnownModel, machine: Machine, wanted: LoadOptions, wishes: Wishes
+) -> list[tuple[str, int, Plan]]:
     """(quantization, bytes of weights, plan) of each of TYPES on `machine`, with a vision file of 8 bits."""
-    # Who names RPC workers wants them used.
-    wishes = Wishes(spread=any(gpu.is_remote for gpu in machine.gpus))
     found = []
     for type in TYPES:
         shape = model.shape(type, "Q8_0")

@@ -61,6 +61,14 @@ def test_several_gpus_and_options(invoke: Invoke) -> None:
     assert invoke("doctor", "--vram", "8GiB", "--ram", "16GiB").output.count("best that fits") == 1
 
 
+def test_the_table_goes_by_the_settings_as_the_plan_does(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERNS1_CONTEXT_LENGTH", "4096")
+    monkeypatch.setenv("INTERNS1_KV_CACHE_TYPE", "q8_0")
+    output = invoke("doctor", "intern-s1-mini", "--vram", "12GiB", "--ram", "32GiB").output
+    assert "context 4096 tokens" in output and "KV q8_0" in output
+    assert len(re.findall(r"GB .* 4096, q8_0\n", output)) == 9
+
+
 def test_rpc_workers_hold_layers_and_the_missing_are_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = struct.pack("<QQ", 22 * 2**30, 24 * 2**30)
     with answering(says(hello(*VERSION), struct.pack("<I", 1), memory)) as endpoint:
