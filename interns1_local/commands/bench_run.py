@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from interns1_local.commands.client import Client
-from interns1_local.commands.own_server import own_server
+from interns1_local.commands.own_server import last_line, own_server
 from interns1_local.errors import BadRequest, LoadError
 from interns1_local.runners.model_spec import ModelFacts
 
@@ -127,7 +127,5 @@ def _asked(process: subprocess.Popen[bytes], log: IO[bytes], line: str) -> float
     except BrokenPipeError:
         answer = b""
     if not answer.strip():
-        log.seek(0)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-        raise LoadError(f"llama.cpp alone could not compute this model: {lines[-1] if lines else 'it ended'}")
+        raise LoadError(f"llama.cpp alone could not compute this model: {last_line(log) or 'it ended'}")
     return float(answer)

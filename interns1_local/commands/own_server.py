@@ -78,9 +78,9 @@ def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: IO[
     deadline = time.monotonic() + START_SECONDS
     while not client.answers():
         if process.poll() is not None:
-            raise LoadError(f"the server did not start: {_last_line(log) or f'exit code {process.returncode}'}")
+            raise LoadError(f"the server did not start: {last_line(log) or f'exit code {process.returncode}'}")
         if time.monotonic() > deadline:
-            raise LoadError(f"the server did not answer within {START_SECONDS:.0f} seconds; {_last_line(log)}")
+            raise LoadError(f"the server did not answer within {START_SECONDS:.0f} seconds; {last_line(log)}")
         time.sleep(0.05)
 
 
@@ -97,7 +97,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _last_line(log: IO[bytes]) -> str:
+def last_line(log: IO[bytes]) -> str:
+    """What a process said last; nothing if it said nothing."""
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("Error: ") if lines else ""

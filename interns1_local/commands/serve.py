@@ -46,16 +46,16 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
 def _seen_workers(given: tuple[str, ...]) -> tuple[str, ...]:
     """The workers as host:port, and a line about each. One that is not there yet may come before a model needs it."""
     from interns1_local.errors import LoadError
+    from interns1_local.runners.fit import count_of
+    from interns1_local.runners.memory_use import format_gib
     from interns1_local.runners.rpc_protocol import look_at, parse_endpoints
 
     endpoints = parse_endpoints(",".join(given))
     for endpoint in endpoints:
         try:
             worker = look_at(endpoint, 2.0, 10.0)
-            count = len(worker.memory)
-            click.echo(
-                f"RPC worker {endpoint}: {worker.free / 2**30:.1f} GiB free on {count} device{'s'[: count != 1]}"
-            )
+            devices = count_of(len(worker.memory), "device")
+            click.echo(f"RPC worker {endpoint}: {format_gib(worker.free)} free on {devices}")
         except LoadError as error:
             click.secho(f"warning: {error.message}", fg="yellow", err=True)
     return endpoints
