@@ -107,7 +107,7 @@ def _examine(settings: Settings, machine: Machine, report: dict[str, Any], quiet
     hardware = find_hardware()
     missing = missing_backends(hardware, machine.backends)
     checks = list(check_installation(settings))
-    lines = [rebuild_command(backend, machine.version or "0.3.36") for _, backend, _ in missing]
+    lines = [rebuild_command(backend, machine.version) for _, backend, _ in missing]
     report |= {
         "machine": asdict(machine),
         "cores": physical_cores(),

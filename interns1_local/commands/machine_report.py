@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from interns1_local.config import Settings
 
 PACKAGE = "llama-cpp-python"
+# For a machine whose version is not known.
+PINNED = "0.3.36"
 LOW_DISK = 10 * 10**9
 # Backend by the name that ggml registers -> what builds it.
 CMAKE = {
@@ -60,9 +62,9 @@ class Check:
     advice: str = ""
 
 
-def rebuild_command(backend: str, version: str = "0.3.36") -> str:
+def rebuild_command(backend: str, version: str = "") -> str:
     """The line that installs llama.cpp anew with `backend`."""
-    install = f"pip install --force-reinstall --no-cache-dir --no-binary {PACKAGE} {PACKAGE}=={version}"
+    install = f"pip install --force-reinstall --no-cache-dir --no-binary {PACKAGE} {PACKAGE}=={version or PINNED}"
     return f'CMAKE_ARGS="{CMAKE[backend]}" {install}'
 
 
