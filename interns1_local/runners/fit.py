@@ -115,12 +115,22 @@ class Plan:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What all candidates of one model on one machine have in common."""
+
+    shape: ModelShape
+    machine: Machine
+    gpus: tuple[Device, ...]
+    wishes: Wishes
+
+
 def fit(wanted: LoadOptions, shape: ModelShape, machine: Machine, wishes: Wishes = Wishes()) -> Plan:
     """The best plan that fits; when none does, the smallest one, whose `fits` is False."""
-    gpus = _usable_gpus(wanted, machine)
+    ground = _Ground(shape, machine, _usable_gpus(wanted, machine), wishes)
     smallest: Plan | None = None
-    for candidate, reasons in _candidates(wanted, shape, machine, gpus, wishes):
-        plan = _measured(candidate, reasons, shape, machine, gpus, wishes)
+    for candidate, reasons in _candidates(wanted, ground):
+        plan = _measured(candidate, reasons, ground)
         if plan.fits:
             return plan
         if smallest is None or _shortage(plan) <= _shortage(smallest):
@@ -163,12 +173,11 @@ def _usable_gpus(wanted: LoadOptions, machine: Machine) -> tuple[Device, ...]:
     return gpus
 
 
-def _candidates(
-    wanted: LoadOptions, shape: ModelShape, machine: Machine, gpus: tuple[Device, ...], wishes: Wishes
-) -> Iterator[tuple[LoadOptions, tuple[str, ...]]]:
+def _candidates(wanted: LoadOptions, ground: _Ground) -> Iterator[tuple[LoadOptions, tuple[str, ...]]]:
     """Complete but for num_gpu, n_cpu_moe and tensor_split where these are to be searched (None)."""
-    base = _base(wanted, shape, machine, wishes)
-    sizes = list(_sizes(wanted, base, wishes))
+    shape, gpus = ground.shape, ground.gpus
+    base = _base(wanted, ground)
+    sizes = list(_sizes(wanted, base, ground.wishes))
     if gpus:
         places = ["all"] if wanted.num_gpu is not None or wanted.n_cpu_moe is not None else ["all", "moe", "part"]
         useful = [entry for entry in sizes if _is_useful(entry[0], base)]
@@ -178,7 +187,7 @@ def _candidates(
             if place == "moe" and not shape.has_experts:
                 continue
             for options, reasons in short_first if place == "part" else useful:
-                yield from _placed(place, options, reasons, shape, machine, gpus, wishes)
+                yield from _placed(place, options, reasons, ground)
         if wanted.num_gpu is not None:
             yield from ((replace(o, num_gpu=min(wanted.num_gpu, shape.n_layers + 1)), r) for o, r in sizes)
             return
@@ -192,7 +201,8 @@ def _is_useful(options: LoadOptions, base: LoadOptions) -> bool:
     return (options.num_ctx or 0) >= least and options.num_batch == base.num_batch
 
 
-def _base(wanted: LoadOptions, shape: ModelShape, machine: Machine, wishes: Wishes) -> LoadOptions:
+def _base(wanted: LoadOptions, ground: _Ground) -> LoadOptions:
+    shape, machine, wishes = ground.shape, ground.machine, ground.wishes
     kv_type = wanted.kv_cache_type or wishes.kv_cache_type or "f16"
     trained = shape.context_length or 2**31
     pools = machine.memory_total + sum(gpu.total for gpu in machine.gpus if not gpu.shares_memory)
@@ -234,14 +244,9 @@ def _sizes(wanted: LoadOptions, base: LoadOptions, wishes: Wishes) -> Iterator[t
 
 
 def _placed(
-    place: str,
-    options: LoadOptions,
-    reasons: tuple[str, ...],
-    shape: ModelShape,
-    machine: Machine,
-    gpus: tuple[Device, ...],
-    wishes: Wishes,
+    place: str, options: LoadOptions, reasons: tuple[str, ...], ground: _Ground
 ) -> Iterator[tuple[LoadOptions, tuple[str, ...]]]:
+    shape = ground.shape
     most = shape.n_layers + 1
     if place == "all":
         n_gpu = most if options.num_gpu is None else min(options.num_gpu, most)
@@ -255,13 +260,13 @@ def _placed(
         return replace(options, num_gpu=most - number, n_cpu_moe=shape.n_layers if shape.has_experts else 0)
 
     last = shape.n_layers
-    if not _measured(option(last), (), shape, machine, gpus, wishes).fits:
+    if not _measured(option(last), (), ground).fits:
         yield option(last), reasons
         return
     low, high = 1, last
     while low < high:
         middle = (low + high) // 2
-        if _measured(option(middle), (), shape, machine, gpus, wishes).fits:
+        if _measured(option(middle), (), ground).fits:
             high = middle
         else:
             low = middle + 1
@@ -273,14 +278,8 @@ def _placed(
     yield option(high), (*reasons, text)
 
 
-def _measured(
-    options: LoadOptions,
-    reasons: tuple[str, ...],
-    shape: ModelShape,
-    machine: Machine,
-    gpus: tuple[Device, ...],
-    wishes: Wishes,
-) -> Plan:
+def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -> Plan:
+    shape, machine, gpus, wishes = ground.shape, ground.machine, ground.gpus, ground.wishes
     assert options.num_ctx and options.num_parallel and options.num_batch and options.kv_cache_type
     keys, values = kv_types(options.kv_cache_type)
     cells = choose_cells(options.num_ctx, options.num_parallel, kv_per_token(shape, "f16"))
