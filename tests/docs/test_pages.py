@@ -55,6 +55,9 @@ def test_every_setting_is_on_the_page_of_settings() -> None:
     read = set(re.findall(r'read\("([A-Z_]+)"\)', source))
     elsewhere = {"SMILES_DETECTION", "BACKENDS", "UPSTREAM_KEY", "REGISTRY_USER", "REGISTRY_PASSWORD"}
     assert listed == read | elsewhere
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `INTERNS1_")]
+    names = re.findall(r"`INTERNS1_([A-Z_]+)`", " ".join(rows))
+    assert sorted(names) == sorted(set(names))
 
 
 def test_sizes_come_from_the_converter() -> None:
@@ -66,6 +69,8 @@ def test_sizes_come_from_the_converter() -> None:
 def test_every_command_is_explained_somewhere() -> None:
     text = "".join(page.path.read_text(encoding="utf-8") for page in PAGES)
     assert [name for name in COMMANDS if f"interns1 {name}" not in text and f"`{name}`" not in text] == []
+    compatibility = (DOCS / "compatibility.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"`{name}`" not in compatibility] == []
 
 
 def test_python_blocks_are_python() -> None:
