@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class MistakeDesk:
         elif where == "locked":
             settings.setdefault("INTERNS1_API_KEY", _KEY)
         environ = {**self.environ, "INTERNS1_HOST": address, **settings}
-        with mock.patch.dict(os.environ, environ, clear=True), _inside(self.folder):
+        with mock.patch.dict(os.environ, environ, clear=True), chdir(self.folder):
             done = click.testing.CliRunner().invoke(
                 interns1, words[words.index("interns1") + 1 :], prog_name="interns1"
             )
@@ -158,16 +158,6 @@ def _raises(number: int, before: Any) -> Any:
     return fail
 
 
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def _write_files(folder: Path) -> None:
     for name, text in _MODELFILES.items():
         (folder / f"{name}.Modelfile").write_text(text)
@@ -181,7 +171,7 @@ def _write_files(folder: Path) -> None:
     (folder / "gpt2" / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"]}))
     (folder / "gpt2" / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     shutil.copytree(CHECKPOINT, folder / "lacking")
-    next(iter(sorted((folder / "lacking").glob("*.safetensors")))).unlink()
+    min((folder / "lacking").glob("*.safetensors")).unlink()
     convert(tiny_internlm2(folder / "tiny2", reward=True), folder / "reward.gguf", type="F16", jobs=1)
 
 
