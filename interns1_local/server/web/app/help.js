@@ -4,9 +4,9 @@ import { dialog, h } from './dom.js';
 import { t } from './language.js';
 
 const KEYS = [
-  ['Enter', 'key_send'], ['Shift + Enter', 'key_line'], ['Esc', 'key_stop'], ['/', 'key_draft'], ['↑', 'key_edit'],
-  ['Alt + N', 'key_new'], ['Alt + L', 'key_list'], ['Alt + M', 'key_model'], ['Alt + S', 'key_settings'], ['Alt + T', 'key_think'],
-  ['Alt + R', 'key_again'], ['Alt + A', 'key_attach'], ['?', 'key_help'],
+  ['Enter', 'send'], ['Shift + Enter', 'key_line'], ['Esc', 'key_stop'], ['/', 'key_draft'], ['↑', 'key_edit'],
+  ['Alt + N', 'new_chat'], ['Alt + L', 'key_list'], ['Alt + M', 'key_model'], ['Alt + S', 'settings'], ['Alt + T', 'key_think'],
+  ['Alt + R', 'regenerate'], ['Alt + A', 'attach'], ['?', 'key_help'],
 ];
 
 export function showHelp() {
