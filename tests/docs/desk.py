@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
+import numpy as np
 
 from interns1_local.nano import CHECKPOINT
 from interns1_local.nano.pictures import Thing, draw_things, png
 from tests.docs.pages import ROOT, Block, shown_commands
+from tests.media.films import write_film
 
 ADDRESS = "127.0.0.1:11434"
 # A command that builds or installs, and what stands for it where everything is built.
@@ -100,8 +101,9 @@ def set_desk(folder: Path, address: str, environ: Mapping[str, str], models: Map
     (work / "Intern-S1-mini").symlink_to(CHECKPOINT)
     for name, path in models.items():
         (work / name).symlink_to(path)
-    (work / "picture.png").write_bytes(png(draw_things([Thing("red", "circle", "top")])))
-    _write_film(work / "film.mp4")
+    picture = draw_things([Thing("red", "circle", "top")])
+    (work / "picture.png").write_bytes(png(picture))
+    write_film(work / "film.mp4", [np.asarray(picture)] * 8, rate=8)
     (work / "papers.txt").write_text(_TEXT * 60)
     (work / "molecules.smi").write_text("CC(=O)OC1=CC=CC=C1C(=O)O\nCN1C=NC2=C1C(=O)N(C(=O)N2C)C\n" * 60)
     (work / "proteins.fasta").write_text(">oxytocin\nCYIQNCPLG\n" * 60)
@@ -122,14 +124,3 @@ def matches(printed: str, shown: str) -> bool:
 
 def _timeless(text: str) -> str:
     return _TIMES.sub("N", text.replace(f"{ROOT}/", ""))
-
-
-def _write_film(path: Path) -> None:
-    """Eight frames of a red circle at the top."""
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("mpeg4", rate=8)
-        stream.width = stream.height = 112
-        picture = av.VideoFrame.from_image(draw_things([Thing("red", "circle", "top")]))
-        for _ in range(8):
-            film.mux(stream.encode(picture))
-        film.mux(stream.encode())

@@ -10,7 +10,6 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -67,4 +66,6 @@ def reference_frames(data: bytes, count: int) -> list[Image.Image]:
 
 def reference_indices(total: int, count: int) -> list[int]:
     """The formula of transformers' InternVL video processor, with its own library."""
+    import torch  # which takes seconds, and few of those that make a film need it
+
     return torch.arange(total / count / 2, total, total / count).int().tolist()
