@@ -43,9 +43,10 @@ class MoleculeView:
         """Draw what `text` holds. Nothing is written where pictures cannot be shown, to a pipe least of all."""
         if not self._shows():
             return
-        from interns1_local.tokenizer.shown_molecules import shown_molecules
+        from interns1_local.tokenizer.shown_science import find_science
 
-        found = list(dict.fromkeys(each.smiles for each in shown_molecules(text)))[:MAX_SHOWN]
+        molecules = (found.value for found in find_science(text) if found.kind == "smiles")
+        found = list(dict.fromkeys(molecules))[:MAX_SHOWN]
         if not found:
             return
         from interns1_local.media.molecule_drawing import HINT, can_draw

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,14 +14,12 @@ from interns1_local.media.molecule_drawing import HINT, Drawing, DrawingStyle, c
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import read_fields
 from interns1_local.server.streaming import until_disconnect
-from interns1_local.tokenizer.fasta import find_sequences
-from interns1_local.tokenizer.smiles import accepts_by_rules, find_molecules
+from interns1_local.tokenizer.shown_science import find_science
 
 MAX_TEXT = 200_000
 MAX_DRAWN = 48
 # Drawn together: what one of them costs too much time, the next group does not pay.
 _GROUP = 8
-_TAG = re.compile(r"<(/?)(SMILES|SELFIES|IUPAC|FASTA|MOLFORMULA)>")
 _STYLE = DrawingStyle(bond=25)
 # A molecule that hangs holds a thread for seconds; the requests of others do not wait for it.
 _THREADS = ThreadPoolExecutor(2, thread_name_prefix="molecules")
@@ -44,7 +40,7 @@ async def molecules(request: Request) -> Response:
 
 async def _read(text: str) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
-    spans = await loop.run_in_executor(_THREADS, lambda: list(find_science(text)))
+    spans = await loop.run_in_executor(_THREADS, lambda: [found._asdict() for found in find_science(text)])
     names = list(dict.fromkeys(span["value"] for span in spans if span["kind"] == "smiles"))
     if names and not can_draw():
         return {"spans": spans, "hint": HINT}
@@ -69,41 +65,3 @@ def _fields(drawing: Drawing) -> dict[str, Any]:
         "weight": drawing.weight,
         "canonical": drawing.canonical,
     }
-
-
-def find_science(text: str) -> Iterator[dict[str, Any]]:
-    """The tagged and the found notation of a text, in order: kind, place (in characters, tags included), value."""
-    position = 0
-    for start, end, kind, value in _tagged(text):
-        yield from _untagged(text, position, start)
-        if value:
-            yield {"kind": kind, "start": start, "end": end, "value": value, "tagged": True}
-        position = end
-    yield from _untagged(text, position, len(text))
-
-
-def _tagged(text: str) -> Iterator[tuple[int, int, str, str]]:
-    """One pass: a tag that is never closed costs nothing."""
-    opened: re.Match[str] | None = None
-    for found in _TAG.finditer(text):
-        if not found.group(1):
-            opened = found
-        elif opened is not None and opened.group(2) == found.group(2):
-            value = text[opened.end() : found.start()].strip()
-            yield opened.start(), found.end(), found.group(2).lower(), value
-            opened = None
-
-
-def _untagged(text: str, start: int, end: int) -> Iterator[dict[str, Any]]:
-    piece = text[start:end]
-    # Bold in Markdown, where a molecule could have two bare atoms, which none that people write has.
-    plain = piece.replace("**", "  ")
-    spans = [("smiles", *span) for span in find_molecules(plain, accepts_by_rules)]
-    spans += [("fasta", *span) for span in find_sequences(piece) if not _overlaps(span, spans)]
-    for kind, first, last in sorted(spans, key=lambda span: span[1]):
-        place = {"start": start + first, "end": start + last}
-        yield {"kind": kind, **place, "value": piece[first:last], "tagged": False}
-
-
-def _overlaps(span: tuple[int, int], others: Sequence[tuple[str, int, int]]) -> bool:
-    return any(span[0] < last and first < span[1] for _, first, last in others)

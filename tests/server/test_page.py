@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from interns1_local.media import molecule_drawing
 from interns1_local.media.image import TileSpec, load_image, tile_image
-from interns1_local.server.molecules import find_science
 from interns1_local.server.page import WEB, web_files
 from tests.media.films import film
 from tests.server.test_chat import picture
@@ -130,25 +129,6 @@ def test_films_are_counted_with_the_words_between_their_frames(client: TestClien
 def test_bad_requests_for_tiles(client: TestClient, body: dict[str, Any], said: str) -> None:
     answer = client.post("/api/tiles", json=body)
     assert answer.status_code == 400 and said in answer.json()["error"]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"é𝔸 {ASPIRIN}.", [("smiles", ASPIRIN, False)]),
-        ("<SMILES> CCO </SMILES> and <IUPAC>ethanol</IUPAC>", [("smiles", "CCO", True), ("iupac", "ethanol", True)]),
-        ("<FASTA>MKV</FASTA>" + "M" * 30, [("fasta", "MKV", True), ("fasta", "M" * 30, False)]),
-        (f"**{ASPIRIN}**", [("smiles", ASPIRIN, False)]),
-        ("<SMILES>CCO", []),
-        ("<SMILES><FASTA>MK</FASTA></SMILES>", [("fasta", "MK", True)]),
-        ("<SMILES></SMILES>Words only.", []),
-    ],
-)
-def test_science_in_a_text(text: str, expected: list[tuple[str, str, bool]]) -> None:
-    found = list(find_science(text))
-    assert [(span["kind"], span["value"], span["tagged"]) for span in found] == expected
-    for span in found:
-        assert span["value"] in text[span["start"] : span["end"]]
 
 
 @pytest.mark.skipif(find_spec("rdkit") is None, reason="RDKit draws the molecules")
