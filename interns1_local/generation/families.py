@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -46,24 +46,20 @@ CHATML = Family("chatml.jinja")
 def find_family(metadata: Mapping[str, Any]) -> Family | None:
     """The family of a GGUF file, by its keys and its vocabulary; None when it is no chat model of a known format."""
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if tokens is None or not _has(tokens, "<|im_start|>"):
+    if tokens is None or "<|im_start|>" not in tokens:
         return None
     if "interns1.reward.token_id" in metadata:
         return INTERNLM2_REWARD
     architecture = metadata.get("general.architecture")
-    if architecture in ("qwen3", "qwen3moe") and _has(tokens, "<|action_start|>"):
+    if architecture in ("qwen3", "qwen3moe") and "<|action_start|>" in tokens:
         return INTERNS1
     if architecture in ("internlm2", "llama") and metadata.get("tokenizer.ggml.model") == "llama":
         name = str(metadata.get("general.name", "")).lower()
         if architecture == "llama" and ("internlm3" in name or len(tokens) > _INTERNLM3_TOKENS):
             return INTERNLM3
-        if architecture == "internlm2" or _has(tokens, "<|action_start|>"):
+        if architecture == "internlm2" or "<|action_start|>" in tokens:
             return INTERNLM2
     return CHATML
-
-
-def _has(tokens: Sequence[str], token: str) -> bool:
-    return token in tokens
 
 
 @cache

@@ -88,10 +88,7 @@ async def delete(request: Request) -> Response:
 
 def model_name(fields: Fields) -> str:
     """`model`, or `name` as older clients write it."""
-    name = fields.text("model") or fields.text("name")
-    if not name:
-        raise BadRequest('model is required, as in "model": "nano"')
-    return name
+    return fields.text("model") or fields.text("name") or fields.required("model")
 
 
 def _parsed(text: str) -> ModelName:

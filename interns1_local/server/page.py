@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 WEB = Path(__file__).parent / "web"
-WEB_PATH = "/web/"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -60,7 +59,7 @@ async def web_file(request: Request) -> Response:
 
 @cache
 def web_files() -> dict[str, WebFile]:
-    """Every file of the page by its path below `/web/`; nothing else can be asked for."""
+    """Every file of the page by its path below /web/; nothing else can be asked for."""
     found = {}
     for path in sorted(WEB.rglob("*")):
         if path.suffix in _TYPES and path.is_file():
