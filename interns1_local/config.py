@@ -100,7 +100,6 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     host, port = parse_host(read("HOST"))
     models, prefixes = read("MODELS"), read("PREFIX_CACHE_DIR")
     defaults = Settings()
-    origins = tuple(part.strip() for part in read("ORIGINS").split(",") if part.strip())
     return Settings(
         host=host,
         port=port,
@@ -116,7 +115,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         load=_load_options(read),
         gpu_overhead=_count(read("GPU_OVERHEAD"), "GPU_OVERHEAD", defaults.gpu_overhead),
         sched_spread=_flag(read("SCHED_SPREAD")),
-        origins=origins + defaults.origins,
+        origins=_list(read("ORIGINS")) + defaults.origins,
         noprune=_flag(read("NOPRUNE")),
         nohistory=_flag(read("NOHISTORY")),
         debug=_flag(read("DEBUG")),
@@ -128,8 +127,8 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", GRAPHICS),
         draft=read("DRAFT"),
-        rpc=tuple(part.strip() for part in read("RPC").split(",") if part.strip()),
-        upstreams=tuple(part.strip() for part in read("UPSTREAMS").split(",") if part.strip()),
+        rpc=_list(read("RPC")),
+        upstreams=_list(read("UPSTREAMS")),
         upstream_keys=_upstream_keys(environ),
         upstream_timeout=_duration(read("UPSTREAM_TIMEOUT"), "UPSTREAM_TIMEOUT", defaults.upstream_timeout),
         log_format=_choice(read("LOG"), "LOG", ("text", "json", "off")),
@@ -141,8 +140,8 @@ def backend_paths(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
 
     No setting of a server: who plans and who computes are processes of their own, and both go by this.
     """
-    parts = environ.get("INTERNS1_BACKENDS", "").split(os.pathsep)
-    return tuple(Path(part.strip()).expanduser().absolute() for part in parts if part.strip())
+    paths = _list(environ.get("INTERNS1_BACKENDS", ""), os.pathsep)
+    return tuple(Path(path).expanduser().absolute() for path in paths)
 
 
 def _load_options(read: Callable[[str], str]) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def _load_options(read: Callable[[str], str]) -> dict[str, Any]:
     for name, text in (("flash_attention", read("FLASH_ATTENTION")), ("numa", read("NUMA"))):
         found[name] = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text) if text else None
     # Commas belong to regular expressions.
-    found["override_tensor"] = [part.strip() for part in read("OVERRIDE_TENSOR").split(";") if part.strip()] or None
+    found["override_tensor"] = list(_list(read("OVERRIDE_TENSOR"), ";")) or None
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -213,6 +212,10 @@ def _upstream_keys(environ: Mapping[str, str]) -> dict[str, str]:
 def _variable_part(host: str) -> str:
     """A host as a part of a variable's name: gpu-1.lab:8000 -> GPU_1_LAB_8000."""
     return re.sub(r"[^A-Za-z0-9]", "_", host).upper()
+
+
+def _list(text: str, separator: str = ",") -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(separator) if part.strip())
 
 
 def _duration(text: str, name: str, default: float) -> float:
