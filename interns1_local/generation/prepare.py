@@ -83,13 +83,18 @@ def thought_rules(
     """Whether the answer begins inside a thought, may begin one, and how long it may be."""
     if not template.supports_thinking:
         return ThoughtRules(max_answer_tokens=request.max_answer_tokens)
-    budget = request.think_budget if request.think_budget is not None else options.get("think_budget")
     return ThoughtRules(
         starts_inside=opens_thought,
         may_open=not opens_thought and think is not False,
-        budget=None if budget is None or budget < 0 else budget,
+        budget=thought_budget(request, options),
         max_answer_tokens=request.max_answer_tokens,
     )
+
+
+def thought_budget(request: ChatRequest, options: Mapping[str, Any]) -> int | None:
+    """The most tokens of a thought; None where there is no limit."""
+    budget = request.think_budget if request.think_budget is not None else options.get("think_budget")
+    return None if budget is None or budget < 0 else int(budget)
 
 
 def options_in_force(model: StoredModel, facts: ModelFacts, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,16 +103,21 @@ def options_in_force(model: StoredModel, facts: ModelFacts, asked: Mapping[str, 
 
 
 def sampling_params(options: Mapping[str, Any], request: ChatRequest | TextRequest) -> SamplingParams:
-    """SamplingParams holds Ollama's defaults for what is not set. A negative seed means none, as in Ollama."""
-    seed = options.get("seed", -1)
+    """SamplingParams holds Ollama's defaults for what is not set."""
     return SamplingParams(
         **{name: options[name] for name in _SAMPLING_OPTIONS if name in options},
-        seed=None if seed < 0 else seed % (MAX_SEED + 1),
+        seed=seed_of(options),
         logprobs=request.logprobs,
         logit_bias=dict(request.logit_bias),
         min_tokens=max(0, request.min_tokens),
         ignore_eos=request.ignore_eos,
     )
+
+
+def seed_of(options: Mapping[str, Any]) -> int | None:
+    """The seed that was asked for; a negative one is none, as in Ollama."""
+    seed = options.get("seed", -1)
+    return None if seed < 0 else int(seed) % (MAX_SEED + 1)
 
 
 def speculation(options: Mapping[str, Any]) -> Speculation:

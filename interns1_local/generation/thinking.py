@@ -24,31 +24,23 @@ def think_choice(
     request: ChatRequest, options: Mapping[str, Any], template: ChatTemplate, model: Abilities
 ) -> bool | str | None:
     """What was chosen. `think` of a model that cannot is an error, `enable_thinking` is not: it is for templates."""
-    able = template.supports_thinking or model.thinking_prompt is not None
-    asked = None if request.think is None else think_value(request.think)
-    switch = _switch(request)
-    if asked and switch is None and not able:
+    chosen = chosen_thinking(request, options)
+    if template.supports_thinking or model.thinking_prompt is not None:
+        return chosen
+    if chosen and request.think is not None and request.template_kwargs.get(SWITCH) is None:
         raise BadRequest(f'"{request.name or request.model.name.short}" does not support thinking')
-    if not able:
-        return None
-    return chosen_thinking(request, options)
+    return None
 
 
 def chosen_thinking(request: ChatRequest, options: Mapping[str, Any]) -> bool | str | None:
     """What was chosen of a model that can think, or may be able to."""
-    asked = None if request.think is None else think_value(request.think)
-    switch = _switch(request)
-    chosen: bool | str | None = options.get("think") if asked is None else asked
+    chosen: bool | str | None = options.get("think") if request.think is None else think_value(request.think)
+    switch = request.template_kwargs.get(SWITCH)
     if switch is None:
         return chosen
-    return (chosen or True) if switch else False
-
-
-def _switch(request: ChatRequest) -> bool | None:
-    switch = request.template_kwargs.get(SWITCH)
-    if switch is not None and not isinstance(switch, bool):
+    if not isinstance(switch, bool):
         raise BadRequest(f"{SWITCH} must be true or false; it is {switch!r}")
-    return switch
+    return (chosen or True) if switch else False
 
 
 def template_variables(request: ChatRequest) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interns1_local.chat.message import Image, Message, Part, Text, Video
-from interns1_local.engine.sampling import MAX_SEED
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation.constraints import Constraint
-from interns1_local.generation.prepare import all_messages, token_limit
+from interns1_local.generation.prepare import all_messages, thought_budget, token_limit
 from interns1_local.generation.requests import ChatRequest, TextRequest
 from interns1_local.generation.thinking import SWITCH, template_variables
 
@@ -62,8 +61,8 @@ def chat_body(request: ChatRequest, options: Mapping[str, Any], think: bool | st
         body["reasoning_effort"] = "high" if think == "max" else think
     if kwargs:
         body["chat_template_kwargs"] = kwargs
-    budget = request.think_budget if request.think_budget is not None else options.get("think_budget")
-    if budget is not None and budget >= 0:
+    budget = thought_budget(request, options)
+    if budget is not None:
         body |= {"think_budget": budget, "thinking_token_budget": budget}
     if request.max_answer_tokens is not None:
         body["max_answer_tokens"] = request.max_answer_tokens
@@ -157,12 +156,6 @@ def _shared(request: ChatRequest | TextRequest, options: Mapping[str, Any], seed
     if request.ignore_eos:
         body["ignore_eos"] = True
     return body | ({} if request.format is None else format_json(request.format))
-
-
-def seed_of(options: Mapping[str, Any]) -> int | None:
-    """The seed that was asked for; a negative one is none, as in Ollama."""
-    seed = options.get("seed", -1)
-    return None if seed < 0 else int(seed) % (MAX_SEED + 1)
 
 
 def format_json(constraint: Constraint) -> Json:
