@@ -17,9 +17,9 @@ from interns1_local.errors import Unsupported
 from interns1_local.generation import abilities
 from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.prompt import Parts, countable
-from interns1_local.media.image import choose_grid, count_tokens, limited, load_image
+from interns1_local.media.image import count_tokens, limited
 from interns1_local.media.video import is_video
-from interns1_local.runners.model_spec import VisionFacts
+from interns1_local.runners.model_spec import ModelFacts, VisionFacts
 from interns1_local.server.errors import GoJSONResponse
 from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_messages import decode_base64
@@ -51,41 +51,49 @@ async def tiles(request: Request) -> Response:
     options = check_options({**model.params, **(fields.object("options") or {})})
     shown = bool(fields.flag("pictures"))
     if is_video(data):
-        answer = await until_disconnect(request, _film(services, model, fields, data, options, shown))
+        answer = await until_disconnect(request, _film(services, model, facts, fields, data, options, shown))
     else:
-        answer = await until_disconnect(request, _picture(model, facts.vision, data, options, shown))
+        answer = await until_disconnect(request, _picture(facts, facts.vision, data, options, shown))
     return GoJSONResponse({"model": model.name.short, "tile_size": facts.vision.tile_size, **answer})
 
 
 async def _picture(
-    model: StoredModel, vision: VisionFacts, data: bytes, options: dict[str, Any], shown: bool
+    facts: ModelFacts, vision: VisionFacts, data: bytes, options: dict[str, Any], shown: bool
 ) -> dict[str, Any]:
     spec = limited(vision.tile_spec, options.get("max_patches"), options.get("max_total_patches"))
+    cost = await asyncio.to_thread(count_tokens, data, spec, vision.tokens_per_tile)
+    counted = {
+        "kind": "image",
+        "tiles": cost.tiles,
+        "tokens": cost.tokens + _MARKS,
+        "columns": cost.columns,
+        "rows": cost.rows,
+        "thumbnail": cost.tiles > cost.columns * cost.rows,
+    }
     if not shown:
-        cost = await asyncio.to_thread(count_tokens, data, spec, vision.tokens_per_tile)
-        return _cost(cost.columns, cost.rows, cost.tiles, vision)
-    image = Image(data)
-    parts = (await media_parts([Message("user", (image,))], abilities(model).facts, options))[id(image)]
-    size = await asyncio.to_thread(lambda: load_image(data).size)
-    return _cost(*choose_grid(*size, spec), len(parts[0]), vision) | await asyncio.to_thread(_pictures, parts)
-
-
-def _cost(columns: int, rows: int, tiles: int, vision: VisionFacts) -> dict[str, Any]:
-    tokens = tiles * vision.tokens_per_tile + _MARKS
-    whole = tiles > columns * rows
-    return {"kind": "image", "tiles": tiles, "tokens": tokens, "columns": columns, "rows": rows, "thumbnail": whole}
+        return counted
+    return counted | await asyncio.to_thread(_pictures, await _parts(Image(data), facts, options))
 
 
 async def _film(
-    services: Services, model: StoredModel, fields: Fields, data: bytes, options: dict[str, Any], shown: bool
+    services: Services,
+    model: StoredModel,
+    facts: ModelFacts,
+    fields: Fields,
+    data: bytes,
+    options: dict[str, Any],
+    shown: bool,
 ) -> dict[str, Any]:
-    film = Video(data)
-    parts = (await media_parts([Message("user", (film,))], abilities(model).facts, options))[id(film)]
+    parts = await _parts(Video(data), facts, options)
     async with services.scheduler.acquire(model.name.short, fields.object("options") or {}) as lease:
         tokens = int(await lease.runner.count(countable(parts)))
     count = sum(len(part) for part in parts if not isinstance(part, str))
     pictures = await asyncio.to_thread(_pictures, parts) if shown else {}
     return {"kind": "video", "tiles": count, "tokens": tokens, "frames": count} | pictures
+
+
+async def _parts(medium: Image | Video, facts: ModelFacts, options: dict[str, Any]) -> Parts:
+    return (await media_parts([Message("user", (medium,))], facts, options))[id(medium)]
 
 
 def _pictures(parts: Parts) -> dict[str, Any]:
