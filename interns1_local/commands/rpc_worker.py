@@ -26,8 +26,9 @@ def command(
     """Lend this machine's memory and devices to a server."""
     from pathlib import Path
 
+    from interns1_local.addresses import is_this_machine
     from interns1_local.runners.memory import physical_cores
-    from interns1_local.runners.rpc_gate import GateOptions, RpcGate, is_loopback
+    from interns1_local.runners.rpc_gate import GateOptions, RpcGate
 
     host, port = _address(listen)
     folder = ""
@@ -37,7 +38,7 @@ def command(
         folder = str(path)
     options = GateOptions(host, port, allow, device, threads or physical_cores(), folder)
     gate = RpcGate(options, say=lambda line: click.echo(line))
-    if not is_loopback(host):
+    if not is_this_machine(host):
         click.secho(
             "WARNING: llama.cpp's RPC has no password and no encryption. Whoever comes from an address that --allow "
             "names can read and write the memory of the processes that serve it. Use it in a network that you trust, "

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from interns1_local import child_python
+from interns1_local.addresses import is_this_machine
 from interns1_local.errors import BadRequest, InternS1Error
 
 START_SECONDS = 60.0
@@ -65,18 +66,11 @@ def allowed(address: str, among: Sequence[Network]) -> bool:
     return any(peer in network for network in among)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class RpcGate:
     """Listens from the start; `run` serves until `close`. The process of a client that left waits for the next one."""
 
     def __init__(self, options: GateOptions, say: Say = print) -> None:
-        allow = options.allow or (LOOPBACK if is_loopback(options.host) else ())
+        allow = options.allow or (LOOPBACK if is_this_machine(options.host) else ())
         if not allow:
             raise BadRequest(
                 f"--listen {options.host} is open to other machines and RPC has no password: say who may come, "

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from interns1_local.addresses import is_loopback
 from interns1_local.chat.go_template import is_go_template, not_understood
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.errors import BadRequest, Forbidden, InternS1Error, NotFound
@@ -27,7 +28,6 @@ from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_op
 from interns1_local.store.upstream import (
     Upstream,
     is_allowed,
-    is_loopback,
     is_upstream,
     parse_upstream,
     require_safe_scheme,

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from interns1_local.addresses import is_this_machine
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest, InternS1Error
 from interns1_local.server.errors import GoJSONResponse, error_body
@@ -54,7 +55,7 @@ class Guard:
         self._app = app
         self._origins = settings.origins
         self._key = settings.api_key.encode()
-        self._check_host = _is_loopback(settings.host)
+        self._check_host = is_this_machine(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,13 +144,6 @@ def _is_open(path: str) -> bool:
 
 def _too_large() -> InternS1Error:
     return BodyTooLarge(f"http: request body too large (the limit is {MAX_BODY} bytes)")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _preflight(origin: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import socket
@@ -117,14 +116,6 @@ def is_allowed(url: str, allowed: Iterable[str]) -> bool:
         if entry == "*" or (entry and (url == entry or url.startswith(f"{entry}/") or host == entry)):
             return True
     return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the address of a client is this machine's own."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def with_model(upstream: Upstream, key: str = "") -> Upstream:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from interns1_local.config import load_settings
 from interns1_local.errors import BadRequest
@@ -23,6 +24,8 @@ from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
 from interns1_local.store.upstream import is_allowed, is_upstream, parse_upstream, require_safe_scheme
 from tests.loopback import serving
+from tests.server.conftest import make_app
+from tests.server.fake_runner import FakeBackend
 
 HELLO = {"model": "far", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -328,6 +331,24 @@ def test_who_may_not_choose_cannot_make_such_a_model(client: Any) -> None:
     # Starlette's client comes from no address of this machine.
     refused = client.post("/api/create", json={"model": "far", "from": "https://host/v1#m"})
     assert refused.status_code == 403 and "INTERNS1_UPSTREAMS" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        # A server on [::] sees IPv4 like this.
+        ("::ffff:127.0.0.1", 200),
+        ("10.0.0.5", 403),
+        ("::ffff:10.0.0.5", 403),
+    ],
+)
+def test_this_machine_may_choose(store: ModelStore, backend: FakeBackend, address: str, status: int) -> None:
+    app = make_app(store, backend)
+    with TestClient(app, base_url="http://127.0.0.1:11434", client=(address, 50000)) as there:
+        body = {"model": "far", "from": "https://host/v1#m", "stream": False}
+        assert there.post("/api/create", json=body).status_code == status
 
 
 def test_results_of_tools_find_their_calls() -> None:
