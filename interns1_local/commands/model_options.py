@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,11 @@ from interns1_local.errors import BadRequest
 
 def parse_option(name: str, values: Sequence[str]) -> Any:
     """The value of option `name`; only `stop` takes several."""
-    from interns1_local.store.options import OPTION_TYPES, parse_parameters
+    from interns1_local.store.options import OPTION_TYPES, parse_parameters, unknown_option
 
     kind = OPTION_TYPES.get(name)
     if kind is None:
-        near = difflib.get_close_matches(name, list(OPTION_TYPES), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(OPTION_TYPES)}"
-        raise BadRequest(f"unknown parameter '{name}': {hint}")
+        raise unknown_option(name, f"known are {', '.join(OPTION_TYPES)}")
     if kind != "array" and len(values) != 1:
         raise BadRequest(f"parameter '{name}' takes one value")
     try:

@@ -24,7 +24,7 @@ from interns1_local.store.blobs import check_digest
 from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.name import ModelName
-from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options
+from interns1_local.store.options import IGNORED_OPTIONS, OPTION_TYPES, check_options, unknown_option
 from interns1_local.store.upstream import (
     Upstream,
     is_allowed,
@@ -163,7 +163,7 @@ def _licenses(fields: Fields) -> tuple[str, ...]:
 def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     unknown = [name for name in parameters if name not in OPTION_TYPES and name not in IGNORED_OPTIONS]
     if unknown:
-        raise BadRequest(f"unknown parameter '{unknown[0]}'")
+        raise unknown_option(unknown[0])
     return check_options(parameters)
 
 

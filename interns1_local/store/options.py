@@ -82,13 +82,19 @@ def parse_parameters(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
             continue
         kind = OPTION_TYPES.get(name)
         if kind is None:
-            near = difflib.get_close_matches(name, list(OPTION_TYPES), n=1)
-            raise BadRequest(f"unknown parameter '{name}'" + (f": did you mean '{near[0]}'?" if near else ""))
+            raise unknown_option(name)
         if kind == "array":
             parsed.setdefault(name, []).append(text)
         else:
             parsed[name] = _parse(kind, text)
     return parsed
+
+
+def unknown_option(name: str, otherwise: str = "") -> BadRequest:
+    """The error for an option that there is not, with the one that may have been meant, or else with `otherwise`."""
+    near = difflib.get_close_matches(name, list(OPTION_TYPES), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else otherwise
+    return BadRequest(f"unknown parameter '{name}'" + (f": {hint}" if hint else ""))
 
 
 def think_value(value: Any) -> bool | str:
