@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.peers import DEFAULT_WORK
-from benchmarks.serve_measures import DECODE_TOKENS, MEASURES, Aim, Figures, Measure, cpu_seconds, has_lookup
+from benchmarks.serve_measures import DECODE_TOKENS, MEASURES, Aim, Figures, Measure, cpu_seconds
 from benchmarks.serve_models import MODELS, BenchModel
 from benchmarks.serve_servers import SIDES, Server, Setup, bench, store_ours
 
@@ -144,8 +144,6 @@ def show(measure: Measure, rounds: Rounds) -> list[str]:
     for aim in measure.aims:
         ratios = list(_ratios(aim, rounds))
         if not ratios:
-            if aim.beside not in (*SIDES, BENCH) and not has_lookup():
-                print(f"    {aim.figure} / {aim.beside}: not there yet")
             continue
         ratio = statistics.median(ratios)
         verdict = {None: "", True: ", reached", False: ", NOT REACHED"}[aim.reached(ratio)]
