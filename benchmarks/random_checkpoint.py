@@ -73,9 +73,7 @@ def words_of_letters(count: int) -> list[str]:
     """`count` words of up to three small letters, those after a space first."""
     pairs = [a + b for a in LETTERS for b in LETTERS]
     triples = [pair + letter for pair in pairs for letter in LETTERS]
-    return ["Ġ" + word for word in (*LETTERS, *pairs, *triples)][:count] + (pairs + triples)[
-        : max(0, count - len(LETTERS) - len(pairs) - len(triples))
-    ]
+    return [*("Ġ" + word for word in (*LETTERS, *pairs, *triples)), *pairs, *triples][:count]
 
 
 def write_checkpoint(folder: Path, changes: dict[str, Any], seed: int = 0, words: int = 0) -> Path:
