@@ -9,7 +9,7 @@ every tensor they ask for. A real file has some megabytes more, for its vocabula
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from interns1_local.runners.fit import fit
 from interns1_local.runners.known_shapes import TextShape
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.model_shape import ModelShape, VisionShape, shape_of
-from quant.ggml_types import TYPES
+from quant.gguf_output import TensorSpec
 from quant.recipes import ModelFacts, choose_types, recipe
 
 TYPE_NAMES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
@@ -126,13 +126,9 @@ class Size:
 @cache
 def size(model: Model, type_name: str) -> Size:
     """What `model` takes in a type of quant.recipes."""
-    tensors, facts = _language(model)
-    shapes = [(tensor.name, tensor.shape) for tensor in tensors]
-    types = [type or "F32" for type in choose_types(shapes, recipe(type_name), facts, {})]
     config = model.config
-    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    cache = 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head
-    return Size(_bytes(shapes, types), _vision_bytes(model), cache)
+    cache = 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * _head_width(config)
+    return Size(sum(tensor.n_bytes for tensor in _tensors(model, type_name)), _vision_bytes(model), cache)
 
 
 def parameters(model: Model) -> int:
@@ -162,17 +158,13 @@ def _largest(model: Model, memory: int) -> str:
 @cache
 def _shape(model: Model, type_name: str) -> ModelShape:
     config = model.config
-    tensors, facts = _language(model)
-    shapes = [(tensor.name, tensor.shape) for tensor in tensors]
-    types = [type or "F32" for type in choose_types(shapes, recipe(type_name), facts, {})]
-    named = [(*pair, type, _bytes([pair], [type])) for pair, type in zip(shapes, types, strict=True)]
-    heads, width = config["num_attention_heads"], config["hidden_size"]
     text = TextShape(
-        width, config["num_hidden_layers"], heads, config["num_key_value_heads"],
-        config.get("head_dim") or width // heads, config["vocab_size"], config["max_position_embeddings"],
+        config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"],
+        config["num_key_value_heads"], _head_width(config), config["vocab_size"], config["max_position_embeddings"],
         config["intermediate_size"], config.get("num_experts", 0), config.get("num_experts_per_tok", 0),
         config.get("moe_intermediate_size", 0),
     )  # fmt: skip
+    named = [(tensor.name, tensor.shape, tensor.type, tensor.n_bytes) for tensor in _tensors(model, type_name)]
     vision, tower = None, model.vision
     if tower is not None:
         sizes = tower["hidden_size"], tower["intermediate_size"], tower["num_attention_heads"]
@@ -201,6 +193,19 @@ def _gb(n: int) -> str:
     return f"{n / GB:.0f} GB" if n >= 100 * GB else f"{n / GB:.1f} GB"
 
 
+def _head_width(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+@cache
+def _tensors(model: Model, type_name: str) -> list[TensorSpec]:
+    plans, facts = _language(model)
+    named = [(plan.name, plan.shape) for plan in plans]
+    types = choose_types(named, recipe(type_name), facts)
+    return [TensorSpec(name, shape, type or "F32") for (name, shape), type in zip(named, types, strict=True)]
+
+
+@cache
 def _language(model: Model) -> tuple[list[TensorPlan], ModelFacts]:
     checkpoint: Any = _Everything(model.config)
     if model.architecture == "qwen3":
@@ -220,16 +225,9 @@ def _vision_bytes(model: Model) -> int:
         return 0
     checkpoint: Checkpoint | Any = _Everything({"vision_config": model.vision})
     plan = interns1_vision.plan(checkpoint, "model.", model.config["hidden_size"])
-    shapes = [(tensor.name, tensor.shape) for tensor in plan.tensors]
-    return _bytes(shapes, [interns1_vision.choose_type(name, shape, "Q8_0") for name, shape in shapes])
-
-
-def _bytes(shapes: Sequence[tuple[str, tuple[int, ...]]], types: Sequence[str]) -> int:
-    total = 0
-    for (_, shape), type_name in zip(shapes, types, strict=True):
-        kind = TYPES[type_name]
-        total += math.prod(shape) // kind.block_size * kind.block_bytes
-    return total
+    named = [(tensor.name, tensor.shape) for tensor in plan.tensors]
+    types = [interns1_vision.choose_type(name, shape, "Q8_0") for name, shape in named]
+    return sum(TensorSpec(*pair, type).n_bytes for pair, type in zip(named, types, strict=True))
 
 
 if __name__ == "__main__":
