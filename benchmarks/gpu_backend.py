@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -52,7 +51,7 @@ def library_path(backend: str, work: Path = DEFAULT_WORK) -> Path:
 
 def build(backend: str, work: Path) -> Path:
     """Build `backend` for the installed package; its library."""
-    source, folder = Peers(work).source(), work / f"build-{backend}"
+    folder = work / f"build-{backend}"
     folder.mkdir(parents=True, exist_ok=True)
     version = importlib.metadata.version("llama-cpp-python")
     stamp = folder / "stamp.c"
@@ -62,11 +61,7 @@ def build(backend: str, work: Path) -> Path:
     if backend == "vulkan":
         (folder / "old_headers.h").write_text(_OLD_HEADERS)
         options.append(f"-DCMAKE_CXX_FLAGS=-include {folder / 'old_headers.h'}")
-    print(f"building ggml-{backend} for llama-cpp-python {version} in {folder}", flush=True)
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    measure(["cmake", *generator, "-S", source, "-B", folder, *options], folder / "configure.log")
-    command = ["cmake", "--build", folder, "--target", f"ggml-{backend}", "--parallel", os.cpu_count() or 1]
-    run = measure(command, folder / "build.log")
+    run = Peers(work).build(f"ggml-{backend}", folder, options)
     target = library_path(backend, work)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")

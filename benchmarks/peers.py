@@ -85,18 +85,18 @@ class Peers:
         build = self.work / f"build-{self._version}"
         program = build / "bin" / name
         if not program.exists():
-            self._fetch_source()
-            print(f"building {name} in {build}", flush=True)
-            generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-            log = self.work / f"build-{name}.log"
-            measure(["cmake", *generator, "-S", self._source, "-B", build, *_CMAKE_OPTIONS], log)
-            measure(["cmake", "--build", build, "--target", name, "-j", str(os.cpu_count() or 1)], log)
+            self.build(name, build, _CMAKE_OPTIONS)
         return program
 
-    def source(self) -> Path:
-        """The folder of llama.cpp's source."""
+    def build(self, target: str, folder: Path, options: Sequence[str]) -> Run:
+        """Build `target` of llama.cpp in `folder` with cmake's `options`."""
         self._fetch_source()
-        return self._source
+        print(f"building {target} for llama-cpp-python {self._version} in {folder}", flush=True)
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        log = self.work / f"build-{target}.log"
+        configured = measure(["cmake", *generator, "-S", self._source, "-B", folder, *options], log)
+        command = ["cmake", "--build", folder, "--target", target, "--parallel", os.cpu_count() or 1]
+        return configured + measure(command, log)
 
     def convert(self, checkpoint: Path, output: Path, type: str, *, mmproj: bool = False) -> Run:
         """convert_hf_to_gguf.py --outtype `type`."""
