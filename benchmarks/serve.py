@@ -214,7 +214,7 @@ def main() -> None:
         measures = [m for m in MEASURES if name in m.models and (chosen.only is None or m.name in chosen.only)]
         if not measures:
             continue
-        store_ours(model, chosen.work, chosen.threads)
+        store_ours(model, chosen.work)
         print(f"\n# {model.title}: {chosen.threads} threads, {chosen.rounds} rounds, medians [least..most]")
         for setup in dict.fromkeys(measure.setup for measure in measures):
             missed += run(model, setup, [m for m in measures if m.setup == setup], chosen)

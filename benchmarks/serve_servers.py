@@ -17,6 +17,9 @@ from typing import Any
 from benchmarks.peers import Peers, measure
 from benchmarks.serve_client import Answer, ask, get
 from benchmarks.serve_models import BenchModel
+from interns1_local.store.create import ModelPlan, create
+from interns1_local.store.model_store import ModelStore
+from interns1_local.store.name import ModelName
 
 SIDES = ("ours", "llama-server", "llama_cpp.server")
 READY_SECONDS = 120.0
@@ -159,24 +162,15 @@ def llama_cpp_server_python(work: Path) -> Path:
     return program
 
 
-def store_ours(model: BenchModel, work: Path, threads: int) -> None:
-    """Put `model` into the store of our server, as a Modelfile says it."""
+def store_ours(model: BenchModel, work: Path) -> None:
+    """Put `model` into the store of our server."""
     manifest = work / "models" / f"{model.name}.stored"
     stamp = f"{model.path.stat().st_size} {model.path.stat().st_mtime_ns}"
     if manifest.exists() and manifest.read_text() == stamp:
         return
-    modelfile = work / f"{model.name}.Modelfile"
-    modelfile.write_text("".join(f"FROM {path}\n" for path in (model.path, model.mmproj) if path))
-    server = Server("ours", model, Setup(1, 2048), work, threads)
+    files = {path.name: path for path in (model.path, model.mmproj) if path}
+    create(ModelStore(work / "models"), ModelName.parse(model.name), ModelPlan(files=files))
     (work / "home").mkdir(exist_ok=True)
-    server.launch()
-    try:
-        asyncio.run(server.until_ready())
-        environ = os.environ | server.environ
-        command = [sys.executable, "-m", "interns1_local.commands", "create", model.name, "-f", str(modelfile)]
-        subprocess.run(command, env=environ, check=True, capture_output=True)
-    finally:
-        server.stop()
     manifest.write_text(stamp)
 
 
