@@ -117,7 +117,9 @@ def descendants(pid: int) -> list[int]:
     """The processes below process `pid` (Linux)."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(text) for text in path.read_text().split()]
+        # One that ended since has none.
+        with contextlib.suppress(OSError):
+            found += [int(text) for text in path.read_text().split()]
     return found + [grandchild for child in found for grandchild in descendants(child)]
 
 

@@ -52,6 +52,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, nano_gguf: Callable[..., Co
         yield client.base_url
 
 
+def store_model(client: ollama.Client, name: str, *files: Path) -> None:
+    """Create the model `name` of `files`, as the `ollama` client does."""
+    made = client.create(model=name, files={path.name: client.create_blob(path) for path in files})
+    assert made.status == "success"
+
+
 @pytest.fixture(scope="session")
 def served(server: str, nano_gguf: Callable[..., Converted]) -> Callable[[str], str]:
     """`served("Q4_K_M")` -> the name of the nano in that type on the server, created as the `ollama` client does."""
@@ -63,8 +69,7 @@ def served(server: str, nano_gguf: Callable[..., Converted]) -> Callable[[str], 
             # The vision file of the exact types is exact as well.
             model, mmproj = nano_gguf(type_name, type_name if type_name in ("F16", "F32") else "Q8_0")
             with ollama.Client(server) as client:
-                files = {path.name: client.create_blob(path) for path in (model, mmproj)}
-                assert client.create(model=name, files=files).status == "success"
+                store_model(client, name, model, mmproj)
             made.add(name)
         return name
 

@@ -20,7 +20,7 @@ from interns1_local.errors import LoadError, WorkerDied
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec
 from interns1_local.runners.protocol import Chunk, GenerateRequest
 from interns1_local.runners.runner import Runner
-from tests.nano.conftest import Converted
+from tests.nano.conftest import Converted, store_model
 from tests.runners.rpc_workers import NEEDS_RPC, Worker, endpoints, rpc_worker
 from tests.tiny import tiny_gguf
 
@@ -138,8 +138,7 @@ def test_a_server_with_workers_answers_questions_about_pictures(
     environ = {"INTERNS1_MODELS": str(tmp_path / "m"), "INTERNS1_RPC": ",".join(endpoints(workers))}
     sample = exam("pictures", 1)[0]
     with own_server(environ) as started, ollama.Client(started.base_url) as client:
-        files = {path.name: client.create_blob(path) for path in nano_gguf("Q8_0", "Q8_0")}
-        client.create(model="nano-rpc", files=files)
+        store_model(client, "nano-rpc", *nano_gguf("Q8_0", "Q8_0"))
         messages = [{"role": "user", "content": sample.messages[-1]["content"], "images": [png(sample.images[0])]}]
         answer = client.chat("nano-rpc", messages, think=False, options={"temperature": 0})
         assert is_right(sample, answer.message.content or "")

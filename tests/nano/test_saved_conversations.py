@@ -9,12 +9,13 @@ import ollama
 import openai
 
 from interns1_local.commands.own_server import own_server
+from tests.nano.conftest import Converted, store_model
 
 SYSTEM = "You answer questions about sums, molecules and pictures. " * 12
 
 
 def test_a_saved_conversation_is_not_computed_again_after_a_restart(
-    nano_gguf: Callable[..., tuple[Path, Path]], tmp_path: Path
+    nano_gguf: Callable[..., Converted], tmp_path: Path
 ) -> None:
     environ = {
         "INTERNS1_MODELS": str(tmp_path / "models"),
@@ -24,8 +25,7 @@ def test_a_saved_conversation_is_not_computed_again_after_a_restart(
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "What is 27 + 15?"}]
     options = {"temperature": 0, "num_ctx": 1024}
     with own_server(environ) as server, ollama.Client(server.base_url) as client:
-        files = {path.name: client.create_blob(path) for path in nano_gguf("Q8_0")}
-        client.create(model="nano-q8_0", files=files)
+        store_model(client, "nano-q8_0", *nano_gguf("Q8_0"))
         first = client.chat("nano-q8_0", messages, think=False, options=options)
         assert first.message.content == "42"
         # As `/save` does it.

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.gpu_backend import library_path
 from interns1_local.commands.own_server import own_server
 from interns1_local.nano.pictures import png
-from tests.nano.conftest import Converted
+from tests.nano.conftest import Converted, store_model
 from tests.nano.evaluate import exam
 from tests.nano.families import Sample
 
@@ -51,8 +51,7 @@ def vulkan(nano_gguf: Callable[..., Converted], tmp_path_factory: pytest.TempPat
     store = tmp_path_factory.mktemp("vulkan")
     environ = {"INTERNS1_MODELS": str(store), **ON_VULKAN}
     with own_server(environ) as started, ollama.Client(started.base_url, timeout=170) as client:
-        files = {path.name: client.create_blob(path) for path in nano_gguf("F16", "F16")}
-        client.create(model="nano", files=files)
+        store_model(client, "nano", *nano_gguf("F16", "F16"))
         yield client
 
 
