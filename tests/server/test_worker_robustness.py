@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from interns1_local.config import Settings
 from interns1_local.runners.model_scheduler import ModelScheduler
@@ -26,6 +23,7 @@ from interns1_local.server.services import resolver
 from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.model_store import ModelStore
 from interns1_local.store.name import ModelName
+from tests.server.conftest import live
 from tests.tiny import tiny_gguf
 
 OPTIONS = {"temperature": 0, "num_predict": 4, "num_ctx": 1024}
@@ -60,21 +58,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         create(store, ModelName.parse(name), ModelPlan(files={"m": model, "p": mmproj}))
     settings = Settings(models_dir=store.root, noprune=True, threads=1, load_timeout=60.0)
     scheduler = ModelScheduler(settings, resolver(store))
-    config = uvicorn.Config(create_app(settings, store, scheduler), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
     hurt = store.resolve(ModelName.parse("hurt"))
     assert hurt.mmproj_path is not None
     for path in (hurt.model_path, hurt.mmproj_path):
         path.chmod(0o644)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
+    with (
+        live(create_app(settings, store, scheduler)) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as http,
+    ):
         yield Served(http, hurt.model_path, hurt.mmproj_path, scheduler)
-    server.should_exit = True
-    thread.join(20)
 
 
 @contextmanager
