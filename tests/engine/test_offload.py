@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,13 @@ from tests.runners.shapes import SMALL, write_sparse
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    path = write_sparse(tmp_path_factory.mktemp("sparse") / "small.gguf", SMALL)
-    loaded = Model(path, offload=Offload(overrides=((r"\.ffn_up", "CPU"),), n_cpu_moe=2))
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sparse(tmp_path_factory.mktemp("sparse") / "small.gguf", SMALL)
+
+
+@pytest.fixture(scope="module")
+def model(small: Path) -> Iterator[Model]:
+    loaded = Model(small, offload=Offload(overrides=((r"\.ffn_up", "CPU"),), n_cpu_moe=2))
     yield loaded
     loaded.close()
 
@@ -36,14 +41,13 @@ def test_every_type_of_cache(model: Model, kv_type: str, flash_attention: str) -
         return
     context = Context(model, 256, 64, 4, 1, kv_type, flash_attention=flash_attention)
     batch = Batch(8)
-    batch.add([1, 1], 0, 0, True)
+    batch.add([1, 1], 0, 0, 1)
     context.decode(batch)
     context.close()
 
 
-def test_a_device_that_is_not_there(model: Model, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = write_sparse(tmp_path_factory.mktemp("sparse") / "small.gguf", SMALL)
+def test_a_device_that_is_not_there(model: Model, small: Path) -> None:
     with pytest.raises(BadRequest, match="no device 'CUDA7'; this machine has CPU"):
-        Model(path, offload=Offload(overrides=(("a", "CUDA7"),)))
+        Model(small, offload=Offload(overrides=(("a", "CUDA7"),)))
     with pytest.raises(BadRequest, match="kv_cache_type"):
         Context(model, 256, 64, 4, 1, "q8_0/q9")

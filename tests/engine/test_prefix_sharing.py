@@ -74,9 +74,9 @@ def test_the_books_say_full_when_llama_cpp_does(make_engine: MakeEngine) -> None
     assert 0 < free < 256
     slot = next(s for s in range(engine.context.n_seq_max) if engine.context.last_position(s) < 0)
     batch = Batch(free + 1)
-    batch.add([1] * (free + 1), 0, slot, False)
+    batch.add([1] * (free + 1), 0, slot, 0)
     with pytest.raises(CacheFull):
         engine.context.decode(batch)
     batch.clear()
-    batch.add([1] * free, 0, slot, True)
+    batch.add([1] * free, 0, slot, 1)
     engine.context.decode(batch)

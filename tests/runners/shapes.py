@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interns1_local.runners.known_shapes import TextShape, VisionTower
 from quant.gguf_output import TensorSpec, layout
@@ -22,12 +23,7 @@ def write_sparse(path: Path, shape: TextShape, type: str = "Q4_K_M") -> Path:
         "tokenizer.ggml.bos_token_id": 0,
         **{f"interns1.image.{name}_token_id": number for number, name in enumerate(("start", "end", "context"), 2)},
     }
-    specs = [TensorSpec(name, tuple(size), kind) for name, size, kind, _ in shape.tensors(type)]
-    header, infos = layout(fields, specs)
-    with open(path, "wb") as file:
-        file.write(header)
-        file.truncate(infos[-1].offset + infos[-1].n_bytes)
-    return path
+    return _write_zeros(path, fields, [TensorSpec(name, size, kind) for name, size, kind, _ in shape.tensors(type)])
 
 
 def write_sparse_tower(path: Path, tower: VisionTower) -> Path:
@@ -58,7 +54,11 @@ def write_sparse_tower(path: Path, tower: VisionTower) -> Path:
         for part in ("ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias", "ls1.weight", "ls2.weight"):
             shapes[f"v.blk.{layer}.{part}"] = (width,)
     kinds = {name: "F16" if len(size) > 1 and "position" not in name else "F32" for name, size in shapes.items()}
-    header, infos = layout(fields, [TensorSpec(name, size, kinds[name]) for name, size in shapes.items()])
+    return _write_zeros(path, fields, [TensorSpec(name, size, kinds[name]) for name, size in shapes.items()])
+
+
+def _write_zeros(path: Path, fields: dict[str, Any], specs: list[TensorSpec]) -> Path:
+    header, infos = layout(fields, specs)
     with open(path, "wb") as file:
         file.write(header)
         file.truncate(infos[-1].offset + infos[-1].n_bytes)

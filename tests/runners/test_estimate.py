@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ TWO_LAYERS = {
     "intern-s1": TextShape(4096, 2, 64, 4, 128, 4096, 40960, n_experts=128, n_experts_used=8, expert_width=1536),
     "mini": TextShape(4096, 2, 32, 8, 128, 4096, 40960, ff_width=12288),
 }
+GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 SHAPES = {"small": SMALL, "wide": WIDE, "experts": EXPERTS, "many words": MANY_WORDS, **TWO_LAYERS}
 
 
@@ -124,21 +125,13 @@ def test_a_worker_takes_what_was_planned(
 ) -> None:
     path = write_sparse(tmp_path / "model.gguf", text, type)
 
-    async def run() -> tuple[fit.Plan, dict[str, int]]:
-        runner = await Runner.start(ModelSpec(name, "digest", path, options=options), Settings(threads=1))
-        try:
-            assert options.num_ctx is not None
-            sampling = SamplingParams(temperature=0, ignore_eos=True)
-            # All cells are used, so that every page of every buffer is.
-            for number in range(runner.plan.n_cells // options.num_ctx):
-                prompt = [number + 1] * (options.num_ctx - 2)
-                async for _ in runner.generate(GenerateRequest(prompt, sampling, 1)):
-                    pass
-            return runner.plan, memory_of(runner.pid)
-        finally:
-            await runner.close()
+    def requests(plan: fit.Plan) -> Iterator[GenerateRequest]:
+        assert options.num_ctx is not None
+        # All cells are used, so that every page of every buffer is.
+        for number in range(plan.n_cells // options.num_ctx):
+            yield GenerateRequest([number + 1] * (options.num_ctx - 2), GREEDY, 1)
 
-    plan, real = asyncio.run(run())
+    plan, real = after(requests, ModelSpec(name, "digest", path, options=options), n_threads=1)
     assert plan.fits and not plan.gpus
     allowed = max(100 * MIB, 0.05 * real["Rss"])
     assert abs(plan.ram.private - real["Anonymous"]) <= allowed, (plan.ram, real)
@@ -149,7 +142,7 @@ def test_a_worker_takes_what_was_planned(
 
 TOWER = VisionTower(1024, 3, 16, 4096, 512)
 BESIDE = {
-    # A tower of InternViT-300M's widths; a draft model whose cache counts; what makes embeddings.
+    # A tower of InternViT-300M's widths; a draft model whose cache counts.
     "vision tower": {"mmproj_path": lambda folder: write_sparse_tower(folder / "p.gguf", TOWER)},
     "draft model": {"draft_path": lambda folder: write_sparse(folder / "d.gguf", DRAFT, "Q8_0")},
 }
@@ -163,21 +156,30 @@ def test_what_is_beside_the_model_was_planned(name: str, tmp_path: Path) -> None
     files = {kind: write(tmp_path) for kind, write in BESIDE[name].items()}
     options = LoadOptions(num_ctx=2048, num_parallel=1)
 
+    picture = [np.zeros((1, 448, 448, 3), np.uint8), "!" * 1700]
+    prompt = picture if "mmproj_path" in files else [5] * 2020
+    request = GenerateRequest(prompt, GREEDY, 20, speculation=Speculation("draft"))
+    plan, real = after(lambda plan: [request], ModelSpec(name, "digest", path, options=options, **files), n_threads=2)
+    # Less than the 100 MB that a plan may be wrong by: these parts are small.
+    assert abs(plan.ram.private - real["Anonymous"]) <= 40 * MIB, (plan.ram, real)
+
+
+def after(
+    requests: Callable[[fit.Plan], Iterable[GenerateRequest]], spec: ModelSpec, n_threads: int
+) -> tuple[fit.Plan, dict[str, int]]:
+    """A worker's plan, and what it takes when it has answered `requests`."""
+
     async def run() -> tuple[fit.Plan, dict[str, int]]:
-        runner = await Runner.start(ModelSpec(name, "digest", path, options=options, **files), Settings(threads=2))
+        runner = await Runner.start(spec, Settings(threads=n_threads))
         try:
-            sampling = SamplingParams(temperature=0, ignore_eos=True)
-            picture = [np.zeros((1, 448, 448, 3), np.uint8), "!" * 1700]
-            request = GenerateRequest(picture if "mmproj_path" in files else [5] * 2020, sampling, 20)
-            async for _ in runner.generate(replace(request, speculation=Speculation("draft"))):
-                pass
+            for request in requests(runner.plan):
+                async for _ in runner.generate(request):
+                    pass
             return runner.plan, memory_of(runner.pid)
         finally:
             await runner.close()
 
-    plan, real = asyncio.run(run())
-    # Less than the 100 MB that a plan may be wrong by: these parts are small.
-    assert abs(plan.ram.private - real["Anonymous"]) <= 40 * MIB, (plan.ram, real)
+    return asyncio.run(run())
 
 
 def memory_of(pid: int) -> dict[str, int]:
