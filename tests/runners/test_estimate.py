@@ -131,7 +131,7 @@ def test_a_worker_takes_what_was_planned(
         for number in range(plan.n_cells // options.num_ctx):
             yield GenerateRequest([number + 1] * (options.num_ctx - 2), GREEDY, 1)
 
-    plan, real = after(requests, ModelSpec(name, "digest", path, options=options), n_threads=1)
+    plan, real = after(requests, ModelSpec(name, "digest", path, options=options))
     assert plan.fits and not plan.gpus
     allowed = max(100 * MIB, 0.05 * real["Rss"])
     assert abs(plan.ram.private - real["Anonymous"]) <= allowed, (plan.ram, real)
@@ -159,18 +159,19 @@ def test_what_is_beside_the_model_was_planned(name: str, tmp_path: Path) -> None
     picture = [np.zeros((1, 448, 448, 3), np.uint8), "!" * 1700]
     prompt = picture if "mmproj_path" in files else [5] * 2020
     request = GenerateRequest(prompt, GREEDY, 20, speculation=Speculation("draft"))
-    plan, real = after(lambda plan: [request], ModelSpec(name, "digest", path, options=options, **files), n_threads=2)
+    plan, real = after(lambda plan: [request], ModelSpec(name, "digest", path, options=options, **files))
     # Less than the 100 MB that a plan may be wrong by: these parts are small.
     assert abs(plan.ram.private - real["Anonymous"]) <= 40 * MIB, (plan.ram, real)
 
 
 def after(
-    requests: Callable[[fit.Plan], Iterable[GenerateRequest]], spec: ModelSpec, n_threads: int
+    requests: Callable[[fit.Plan], Iterable[GenerateRequest]], spec: ModelSpec
 ) -> tuple[fit.Plan, dict[str, int]]:
     """A worker's plan, and what it takes when it has answered `requests`."""
 
     async def run() -> tuple[fit.Plan, dict[str, int]]:
-        runner = await Runner.start(spec, Settings(threads=n_threads))
+        # Several threads would use up a busy machine with waiting for each other.
+        runner = await Runner.start(spec, Settings(threads=1))
         try:
             for request in requests(runner.plan):
                 async for _ in runner.generate(request):
