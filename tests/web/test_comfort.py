@@ -98,8 +98,7 @@ def test_what_a_screen_reader_is_told(open_page: Open, backend: FakeBackend) -> 
     ask(page, "Go")
     see(page, "The model is answering", "#status")
     assert page.locator(".message.assistant").get_attribute("aria-busy") == "true"
-    press = page.get_by_role("button", name="Stop")
-    press.click()
+    page.get_by_role("button", name="Stop").click()
     see(page, "Stopped", "#status")
     backend.enqueue("x</think>All of it.")
     ask(page, "More")

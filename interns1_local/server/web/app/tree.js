@@ -43,6 +43,7 @@ export function titleOf(conversation) {
 
 const ROLES = new Set(['system', 'user', 'assistant', 'tool']);
 const text = (value) => (typeof value === 'string' ? value : '');
+export const figuresIn = (value) => Object.fromEntries(Object.entries(value).filter(([, figure]) => Number.isFinite(figure)));
 
 // A conversation from a file: only what is known, in the types that it must have; null if it is none.
 export function readConversation(value) {
@@ -55,7 +56,7 @@ export function readConversation(value) {
     const mine = { id: ids.get(id), parent: ids.get(node.parent), role: node.role, content: text(node.content), thinking: text(node.thinking), model: text(node.model), toolName: text(node.toolName), callId: text(node.callId), error: text(node.error) };
     mine.calls = (Array.isArray(node.calls) ? node.calls : []).filter((call) => typeof call?.name === 'string').map((call) => ({ id: text(call.id), name: call.name, arguments: call.arguments ?? {} }));
     mine.media = (Array.isArray(node.media) ? node.media : []).filter((item) => /^(image|video)\/[\w.+-]+$/.test(item?.type) && /^[A-Za-z0-9+/=]+$/.test(item?.data)).map((item) => ({ name: text(item.name), type: item.type, data: item.data, tokens: Number(item.tokens) || undefined }));
-    if (node.stats && typeof node.stats === 'object') mine.stats = Object.fromEntries(Object.entries(node.stats).filter(([, figure]) => Number.isFinite(figure)));
+    if (node.stats && typeof node.stats === 'object') mine.stats = figuresIn(node.stats);
     if (node.schema && typeof node.schema === 'object') mine.schema = node.schema;
     for (const name of ['thinkSeconds', 'thinkPieces']) if (Number.isFinite(node[name])) mine[name] = node[name];
     mine.stopped = Boolean(node.stopped);

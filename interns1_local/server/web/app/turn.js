@@ -1,7 +1,7 @@
 // One answer: the request, its stream, the calls of tools in it, and the answer after their results.
 
 import { lines } from './api.js';
-import { add, chosenPath } from './tree.js';
+import { add, chosenPath, figuresIn } from './tree.js';
 import { parsed, settings } from './settings.js';
 
 const MAX_ROUNDS = 8;
@@ -52,8 +52,7 @@ function endThought(node) {
 }
 
 function statsOf(chunk) {
-  const names = ['prompt_eval_count', 'prompt_eval_duration', 'prompt_eval_cached_count', 'eval_count', 'eval_duration', 'load_duration', 'total_duration', 'thinking_count', 'image_tiles', 'messages_dropped', 'malformed_tool_calls'];
-  const stats = Object.fromEntries(names.filter((name) => Number.isFinite(chunk[name])).map((name) => [name, chunk[name]]));
+  const stats = figuresIn(chunk);
   if (chunk.done_reason === 'length') stats.cut = 1;
   return stats;
 }
