@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-_COLOURS = {"smiles": "green", "iupac": "cyan", "fasta": "magenta"}
+from interns1_local.commands.markdown_inline import SCIENCE
+
+_COLOURS = {name.lower(): colour for name, colour in SCIENCE.items()}
 # Neighbouring tokens of the text in turns, so that their borders show.
 _GROUNDS = ("on grey19", "on grey35")
 
