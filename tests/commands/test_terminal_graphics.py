@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import pty
 import re
@@ -17,7 +16,9 @@ from PIL import Image
 
 from interns1_local.commands.picture_codes import half_blocks, kitty, sixel
 from interns1_local.commands.terminal_query import TerminalAnswer, read_answer
+from tests.media.pictures import encoded
 
+ASK = "from interns1_local.commands.terminal_query import ask_terminal; print(ask_terminal({}))"
 WHITE = b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\"
 
 
@@ -44,8 +45,7 @@ def test_answers(answer: bytes, environ: Mapping[str, str], expected: TerminalAn
 )
 def test_the_terminal_is_asked_and_never_waited_for_long(answers: bytes, expected: str) -> None:
     mine, theirs = pty.openpty()
-    code = "from interns1_local.commands.terminal_query import ask_terminal; print(ask_terminal({}))"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs) as process:
+    with subprocess.Popen([sys.executable, "-c", ASK], stdin=theirs, stdout=theirs) as process:
         os.close(theirs)
         written = b""
         while b"\x1b[c" not in written:
@@ -60,8 +60,7 @@ def test_the_terminal_is_asked_and_never_waited_for_long(answers: bytes, expecte
 
 
 def test_a_pipe_is_not_asked() -> None:
-    code = "from interns1_local.commands.terminal_query import ask_terminal; print(ask_terminal({}))"
-    done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", ASK], stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert done.stdout == b"TerminalAnswer(kitty=False, sixel=False, ground=None)\n"
 
 
@@ -80,7 +79,7 @@ def test_sixel_is_the_picture() -> None:
     for at in range(8):
         picture.putpixel((at, at), (255, 0, 0))
         picture.putpixel((12, at), (0, 0, 255))
-    codes = sixel(as_png(picture))
+    codes = sixel(encoded(picture))
     assert codes.startswith('\x1bPq"1;1;13;8')
     assert codes.endswith("\x1b\\")
     assert decode_sixel(codes).tobytes() == picture.tobytes()
@@ -90,13 +89,7 @@ def test_half_blocks_are_two_pixels_each() -> None:
     picture = Image.new("RGBA", (3, 2), (0, 0, 0, 0))
     picture.putpixel((0, 0), (1, 2, 3, 255))
     picture.putpixel((2, 1), (4, 5, 6, 255))
-    assert half_blocks(as_png(picture), 10) == "\x1b[0;38;2;1;2;3m▀\x1b[0m \x1b[0;38;2;4;5;6m▄\x1b[0m"
-
-
-def as_png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    assert half_blocks(encoded(picture), 10) == "\x1b[0;38;2;1;2;3m▀\x1b[0m \x1b[0;38;2;4;5;6m▄\x1b[0m"
 
 
 def decode_sixel(codes: str) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from typing import Any
@@ -14,19 +13,9 @@ from PIL import Image
 
 from interns1_local.errors import MediaError
 from interns1_local.media.image import MAX_PIXELS, TileSpec, choose_grid, count_tiles, load_image, tile_image
+from tests.media.pictures import encoded, picture
 
 INTERNS1 = TileSpec(448)
-
-
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

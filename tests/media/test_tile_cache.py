@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from interns1_local.errors import MediaError
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.media.tile_cache import TileCache
+from tests.media.pictures import encoded, picture
 
 SPEC = TileSpec(8)
 ONE = 8 * 8 * 3
 
 
-def picture(seed: int, width: int = 8, height: int = 8) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+def file(seed: int, width: int = 8, height: int = 8) -> bytes:
+    return encoded(picture(width, height, seed))
 
 
 def test_a_picture_that_comes_again_gives_the_same_tiles() -> None:
-    data = picture(0, 32, 16)
+    data = file(0, 32, 16)
     cache = TileCache(2**20)
     tiles = cache.tiles(data, SPEC)
     assert np.array_equal(tiles, tile_image(load_image(data), SPEC))
@@ -33,7 +28,7 @@ def test_a_picture_that_comes_again_gives_the_same_tiles() -> None:
 
 
 def test_another_way_to_cut_is_another_entry() -> None:
-    data, cache = picture(0, 32, 16), TileCache(2**20)
+    data, cache = file(0, 32, 16), TileCache(2**20)
     assert len(cache.tiles(data, SPEC)) == 9
     assert len(cache.tiles(data, TileSpec(8, max_patches=1))) == 1
     assert len(cache.tiles(data, SPEC)) == 9
@@ -41,18 +36,18 @@ def test_another_way_to_cut_is_another_entry() -> None:
 
 def test_the_least_recently_used_go() -> None:
     cache = TileCache(2 * ONE)
-    first, second = (cache.tiles(picture(seed), SPEC) for seed in (1, 2))
-    assert cache.tiles(picture(1), SPEC) is first
-    cache.tiles(picture(3), SPEC)
-    assert cache.tiles(picture(1), SPEC) is first
-    assert cache.tiles(picture(2), SPEC) is not second
+    first, second = (cache.tiles(file(seed), SPEC) for seed in (1, 2))
+    assert cache.tiles(file(1), SPEC) is first
+    cache.tiles(file(3), SPEC)
+    assert cache.tiles(file(1), SPEC) is first
+    assert cache.tiles(file(2), SPEC) is not second
 
 
 def test_a_picture_larger_than_the_cache_leaves_it_as_it_is() -> None:
     cache = TileCache(2 * ONE)
-    small, large = cache.tiles(picture(1), SPEC), picture(2, 32, 16)
+    small, large = cache.tiles(file(1), SPEC), file(2, 32, 16)
     assert cache.tiles(large, SPEC) is not cache.tiles(large, SPEC)
-    assert cache.tiles(picture(1), SPEC) is small
+    assert cache.tiles(file(1), SPEC) is small
 
 
 def test_a_damaged_picture_is_refused_each_time() -> None:

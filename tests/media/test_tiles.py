@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 import random
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +33,7 @@ from interns1_local.media.image import (
     tile_image,
 )
 from tests.media.films import PEAK_UNIT
+from tests.media.pictures import encoded
 
 INTERNS1 = TileSpec(448)
 
@@ -46,12 +45,6 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     noise = generator.integers(-24, 25, (height, width, 3))
     return Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
-
-
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def png_of_16_bits(width: int, height: int) -> bytes:
