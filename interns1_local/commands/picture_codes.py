@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import defaultdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -37,19 +38,18 @@ def sixel(png: bytes) -> str:
         red, green, blue = (round(part * 100 / 255) for part in palette[3 * colour : 3 * colour + 3])
         codes.append(f"#{colour};2;{red};{green};{blue}")
     for top in range(0, height, _BAND):
-        rows = [pixels[row * width : (row + 1) * width] for row in range(top, min(top + _BAND, height))]
-        lines = (f"#{colour}{_sixel_line(rows, colour, width)}" for colour in sorted(set().union(*rows)))
+        bits: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(width))
+        for bit, row in enumerate(range(top, min(top + _BAND, height))):
+            for column, colour in enumerate(pixels[row * width : (row + 1) * width]):
+                bits[colour][column] |= 1 << bit
+        lines = (f"#{colour}{_sixel_line(bits[colour])}" for colour in sorted(bits))
         codes.append("$".join(lines) + "-")
     return "".join(codes) + "\x1b\\"
 
 
-def _sixel_line(rows: list[bytes], colour: int, width: int) -> str:
-    bits = bytearray(width)
-    for bit, row in enumerate(rows):
-        for column, pixel in enumerate(row):
-            if pixel == colour:
-                bits[column] |= 1 << bit
-    runs = ((chr(63 + value), len(list(same))) for value, same in groupby(bytes(bits).rstrip(b"\0")))
+def _sixel_line(bits: bytearray) -> str:
+    """One colour of a band: six bits a column, runs of the same shortened."""
+    runs = ((chr(63 + value), len(list(same))) for value, same in groupby(bits.rstrip(b"\0")))
     return "".join(f"!{count}{sign}" if count > 3 else sign * count for sign, count in runs)
 
 
