@@ -233,9 +233,8 @@ class _Process:
 
     @property
     def ending(self) -> str:
-        code = self._process.poll()
         said = self._words.decode(errors="replace").strip().splitlines()
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        how = child_python.ending(self._process.poll())
         return f"{how}: {said[-1]}" if said else how
 
     def wait_until_ready(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import logging
 import secrets
-import signal
 import socket
 import sys
 from collections import deque
@@ -296,7 +295,7 @@ class Runner:
         if not self._closing and not lost:
             for request in self._requests.values():
                 crashes.note_crash(self.spec.digest, request)
-        self._end(f"{lost or DIED} ({_describe_exit(code)}){self._last_lines()}")
+        self._end(f"{lost or DIED} ({child_python.ending(code)}){self._last_lines()}")
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header
@@ -364,12 +363,3 @@ class Runner:
         self._post(frame)
         with suppress(ConnectionError):
             await self._writer.drain()
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
