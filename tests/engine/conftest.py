@@ -7,8 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from interns1_local.engine.engine import Engine, EngineOptions
+from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
 from tests.tiny import tiny_gguf
+
+
+def run(
+    engine: Engine, requests: list[EngineRequest], each: Callable[[], None] = lambda: None
+) -> dict[int, list[StepOutput]]:
+    """What the engine says to each of `requests`, by its id, when all have ended. `each` happens after each step."""
+    outputs: dict[int, list[StepOutput]] = {request.id: [] for request in requests}
+    for request in requests:
+        engine.add_request(request)
+    while engine.has_work:
+        for output in engine.step():
+            outputs[output.request_id].append(output)
+        each()
+    return outputs
+
+
+def ids(outputs: list[StepOutput]) -> list[int]:
+    """The tokens of all outputs."""
+    return [token for output in outputs for token in output.token_ids]
 
 
 @pytest.fixture(scope="session")

@@ -9,27 +9,18 @@ import numpy as np
 import pytest
 
 from interns1_local.engine.context_shift import cut_range
-from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
+from interns1_local.engine.engine import Engine, EngineRequest
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Sequence, Tile
+from tests.engine.conftest import ids, run
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 PROMPT = np.random.default_rng(3).integers(0, 250, 40).tolist()
 MakeEngine = Callable[..., Engine]
 
 
-def run(engine: Engine, requests: list[EngineRequest]) -> dict[int, tuple[list[int], StepOutput]]:
-    outputs: dict[int, list[StepOutput]] = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add_request(request)
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.request_id].append(output)
-    return {id: ([token for o in found for token in o.token_ids], found[-1]) for id, found in outputs.items()}
-
-
 def answer(engine: Engine, prompt: list[Any], max_tokens: int | None, keep: int | None = None) -> list[int]:
-    return run(engine, [EngineRequest(1, prompt, GREEDY, max_tokens, keep=keep)])[1][0]
+    return ids(run(engine, [EngineRequest(1, prompt, GREEDY, max_tokens, keep=keep)])[1])
 
 
 @pytest.mark.parametrize(
@@ -57,8 +48,9 @@ def test_an_answer_goes_on_when_asked_and_ends_otherwise(make_engine: MakeEngine
     engine = make_engine(n_ctx=64)
     ended = answer(engine, PROMPT, 200)
     assert len(ended) == 24
-    ids, last = run(engine, [EngineRequest(1, PROMPT, GREEDY, 200, keep=4)])[1]
-    assert ids[:24] == ended and len(ids) == 200
+    outputs = run(engine, [EngineRequest(1, PROMPT, GREEDY, 200, keep=4)])[1]
+    last = outputs[-1]
+    assert ids(outputs)[:24] == ended and len(ids(outputs)) == 200
     assert last.usage is not None
     assert (last.finish, last.usage.prompt_tokens, last.usage.output_tokens) == ("length", 40, 200)
     assert len(answer(engine, PROMPT, None, keep=-1)) == 640
@@ -69,10 +61,10 @@ def test_where_positions_cannot_change_the_rest_is_computed_anew(make_engine: Ma
     engine = make_engine(n_ctx=64)
     scheduler = engine._scheduler
     object.__setattr__(scheduler.limits, "can_shift", False)
-    ids = answer(engine, PROMPT, 40, keep=4)
-    context = [*PROMPT, *ids[:24]]
+    found = answer(engine, PROMPT, 40, keep=4)
+    context = [*PROMPT, *found[:24]]
     # At 64 places, 4 to 34 go.
-    assert ids[24:] == answer(make_engine(n_ctx=64), context[:4] + context[34:], 16)
+    assert found[24:] == answer(make_engine(n_ctx=64), context[:4] + context[34:], 16)
 
 
 def test_a_shift_changes_no_other_answer(make_engine: MakeEngine) -> None:
@@ -81,8 +73,8 @@ def test_a_shift_changes_no_other_answer(make_engine: MakeEngine) -> None:
     engine = make_engine(n_ctx=64, n_cells=512)
     requests = [EngineRequest(id, PROMPT, GREEDY, 20 if id % 2 else 100, keep=None if id % 2 else 4) for id in range(6)]
     found = run(engine, requests)
-    assert [found[id][0] for id in (1, 3, 5)] == [alone] * 3
-    assert all(len(found[id][0]) == 100 for id in (0, 2, 4))
+    assert [ids(found[id]) for id in (1, 3, 5)] == [alone] * 3
+    assert all(len(ids(found[id])) == 100 for id in (0, 2, 4))
     # What is left in the cache is what it says.
     assert answer(engine, PROMPT, 20) == alone
     assert answer(engine, PROMPT, 100, keep=4) == shifted

@@ -14,23 +14,10 @@ from interns1_local.engine.llama import Batch, EngineError, Model
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, ContextOverflow, LoadError, Unsupported
+from tests.engine.conftest import ids, run
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 MakeEngine = Callable[..., Engine]
-
-
-def run(engine: Engine, requests: list[EngineRequest]) -> dict[int, list[StepOutput]]:
-    outputs: dict[int, list[StepOutput]] = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add_request(request)
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.request_id].append(output)
-    return outputs
-
-
-def ids(outputs: list[StepOutput]) -> list[int]:
-    return [token for output in outputs for token in output.token_ids]
 
 
 def prompts(count: int, low: int = 5, high: int = 200, seed: int = 0) -> list[list[int]]:

@@ -16,6 +16,7 @@ from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Sequence, Tile
 from interns1_local.engine.speculative import NgramIndex, Speculation, Speculator, StepCosts, best_lengths
 from interns1_local.errors import BadRequest, LoadError
+from tests.engine import conftest
 
 GREEDY = SamplingParams(temperature=0)
 ENDLESS = replace(GREEDY, ignore_eos=True)
@@ -66,19 +67,12 @@ def engine(nano: Path) -> Engine:
 
 
 def run(engine: Engine, requests: list[EngineRequest], each: Callable[[], None] = lambda: None) -> list[Answer]:
-    outputs: dict[int, list[StepOutput]] = {request.id: [] for request in requests}
-    for request in requests:
-        engine.add_request(request)
-    while engine.has_work:
-        for output in engine.step():
-            outputs[output.request_id].append(output)
-        each()
-    return [Answer(outputs[request.id]) for request in requests]
+    return [Answer(outputs) for outputs in conftest.run(engine, requests, each).values()]
 
 
 class Answer:
     def __init__(self, outputs: list[StepOutput]) -> None:
-        self.ids = [token for output in outputs for token in output.token_ids]
+        self.ids = conftest.ids(outputs)
         self.logprobs = [entry for output in outputs for entry in output.logprobs]
         self.finish = outputs[-1].finish
         self.error = outputs[-1].error
@@ -93,6 +87,11 @@ def question(engine: Engine, text: str, times: int = 1) -> list[int]:
     """The question in the nano's own words, after itself and its like as often as wanted."""
     turn = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n<think>"
     return engine.model.vocab.encode(turn * times, parse_special=True)
+
+
+def pieces_of(engine: Engine) -> list[bytes]:
+    """What each token stands for, as far as these tests need it."""
+    return [text.replace("Ġ", " ").replace("Ċ", "\n").encode() for text in engine.model.vocab.tokens]
 
 
 def both(engine: Engine, requests: list[EngineRequest]) -> tuple[list[Answer], list[Answer]]:
@@ -214,8 +213,7 @@ def test_a_cancelled_request_leaves_the_others(engine: Engine, steps_cost_nothin
 def test_a_guide_is_followed_inside_of_guesses(engine: Engine, steps_cost_nothing: None) -> None:
     """A thought is cut short where its budget ends, also in the middle of a guess, and the answer is limited."""
     vocab = engine.model.vocab
-    pieces = [text.replace("Ġ", " ").replace("Ċ", "\n").encode() for text in vocab.tokens]
-    marks = Marks.of(pieces, vocab.encode("\n</think>\n\n", parse_special=True))
+    marks = Marks.of(pieces_of(engine), vocab.encode("\n</think>\n\n", parse_special=True))
     rules = ThoughtRules(starts_inside=True, budget=9, max_answer_tokens=5)
     prompt = question(engine, QUESTIONS[0], 3)
     without, guessed = (
@@ -228,8 +226,7 @@ def test_a_guide_is_followed_inside_of_guesses(engine: Engine, steps_cost_nothin
 
 
 def test_what_a_grammar_forces_is_guessed(engine: Engine, steps_cost_nothing: None) -> None:
-    vocab = engine.model.vocab
-    pieces = [text.replace("Ġ", " ").replace("Ċ", "\n").encode() for text in vocab.tokens]
+    vocab, pieces = engine.model.vocab, pieces_of(engine)
     marks = Marks.of(pieces, [0], lambda data: vocab.encode(data.decode()))
     grammar = GrammarCompiler(pieces, [], vocab.eog_ids)
     prompt = question(engine, QUESTIONS[0])

@@ -11,6 +11,7 @@ import pytest
 
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.sampling import SamplingParams
+from tests.engine.conftest import run
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 LONG = np.random.default_rng(1).integers(0, 250, 300).tolist()
@@ -18,10 +19,7 @@ MakeEngine = Callable[..., Engine]
 
 
 def answer(engine: Engine, prompt: list[Any], max_tokens: int = 8) -> tuple[list[int], StepOutput]:
-    engine.add_request(EngineRequest(1, prompt, GREEDY, max_tokens))
-    outputs: list[StepOutput] = []
-    while engine.has_work:
-        outputs += engine.step()
+    outputs = run(engine, [EngineRequest(1, prompt, GREEDY, max_tokens)])[1]
     assert outputs[-1].usage is not None
     return [token for output in outputs for token in output.token_ids], outputs[-1]
 
