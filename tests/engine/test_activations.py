@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from convert.hf_to_gguf import convert
 from interns1_local.engine.activations import ActivationObserver, PromptReader, weight_name
 from interns1_local.engine.ggml_tensor import GGMLTensor, operations
 from interns1_local.engine.llama import Aborted, Batch, Context, EngineError, Model
@@ -33,11 +32,8 @@ Sums = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("nano")
-    paths = folder / "model.gguf", folder / "mmproj.gguf"
-    convert(CHECKPOINT, paths[0], type="F32", mmproj=paths[1], mmproj_type="F32", jobs=1)
-    return paths
+def nano(nano_gguf: Callable[..., tuple[Path, Path]]) -> tuple[Path, Path]:
+    return nano_gguf("F32", "F32")
 
 
 @pytest.fixture(scope="module")

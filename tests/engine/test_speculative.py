@@ -38,25 +38,13 @@ def steps_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def nanos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The nano in a type of weights."""
-    from convert.hf_to_gguf import convert
-    from interns1_local.nano import CHECKPOINT
-
-    folder = tmp_path_factory.mktemp("nano")
-
-    def get(kind: str) -> Path:
-        path = folder / f"{kind}.gguf"
-        if not path.exists():
-            convert(CHECKPOINT, path, type=kind)
-        return path
-
-    return get
+def nano(nano_gguf: Callable[..., tuple[Path, Path]]) -> Path:
+    return nano_gguf("F32")[0]
 
 
 @pytest.fixture(scope="module")
-def nano(nanos: Callable[[str], Path]) -> Path:
-    return nanos("F32")
+def draft(nano_gguf: Callable[..., tuple[Path, Path]]) -> Path:
+    return nano_gguf("Q8_0")[0]
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +245,9 @@ def with_draft(model: Path, draft: Path) -> Engine:
 
 @pytest.mark.parametrize("mode", ["draft", "auto"])
 def test_a_draft_model_changes_no_answer_and_is_mostly_right(
-    nano: Path, nanos: Callable[[str], Path], engine: Engine, mode: str, steps_cost_nothing: None
+    nano: Path, draft: Path, engine: Engine, mode: str, steps_cost_nothing: None
 ) -> None:
-    drafting = with_draft(nano, nanos("Q8_0"))
+    drafting = with_draft(nano, draft)
     for sampling in (GREEDY, SAMPLINGS["sampled with penalties and a bias"]):
         requests = [EngineRequest(i, question(engine, text, 2), sampling, 40) for i, text in enumerate(QUESTIONS)]
         expected = run(engine, [replace(request, speculation=OFF) for request in requests])
@@ -302,9 +290,9 @@ def test_a_bad_draft_model_changes_no_answer(
 
 
 def test_more_sequences_than_a_full_cache_has_room_for_share_a_draft_model(
-    nano: Path, nanos: Callable[[str], Path], engine: Engine, steps_cost_nothing: None
+    nano: Path, draft: Path, engine: Engine, steps_cost_nothing: None
 ) -> None:
-    options = EngineOptions(n_ctx=200, n_cells=256, n_batch=64, n_seq_max=2, kv_type="f32", draft_path=nanos("Q8_0"))
+    options = EngineOptions(n_ctx=200, n_cells=256, n_batch=64, n_seq_max=2, kv_type="f32", draft_path=draft)
     drafting = Engine(nano, None, options)
     requests = [EngineRequest(i, question(engine, text, 2), ENDLESS, 50) for i, text in enumerate(QUESTIONS)]
     answers = run(drafting, requests)

@@ -1,4 +1,4 @@
-"""The nano models, converted once a session, the Hugging Face reference, and a real server over them."""
+"""The Hugging Face reference of the nano, and a real server over the nano's models."""
 
 from __future__ import annotations
 
@@ -19,26 +19,6 @@ Converted = tuple[Path, Path]
 def reference() -> Reference:
     """The shipped checkpoint, opened with transformers and torch."""
     return Reference(CHECKPOINT)
-
-
-@pytest.fixture(scope="session")
-def nano_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Converted]:
-    """`nano_gguf("Q4_K_M", "F32")` -> (model, mmproj) of the shipped checkpoint."""
-    from convert.hf_to_gguf import convert
-
-    folder = tmp_path_factory.mktemp("nano")
-    done: dict[tuple[str, str], Converted] = {}
-
-    def get(type_name: str, mmproj_type: str = "Q8_0") -> Converted:
-        if (type_name, mmproj_type) not in done:
-            target = folder / f"{type_name}-{mmproj_type}"
-            target.mkdir()
-            paths = target / "nano.gguf", target / "mmproj.gguf"
-            convert(CHECKPOINT, paths[0], type=type_name, mmproj=paths[1], mmproj_type=mmproj_type)
-            done[type_name, mmproj_type] = paths
-        return done[type_name, mmproj_type]
-
-    return get
 
 
 @pytest.fixture(scope="session")
