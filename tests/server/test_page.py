@@ -17,6 +17,7 @@ from interns1_local.media import molecule_drawing
 from interns1_local.media.image import TileSpec, load_image, tile_image
 from interns1_local.server.page import WEB, web_files
 from tests.media.films import film
+from tests.media.pictures import encoded
 from tests.server.test_chat import picture
 
 ASPIRIN = "CC(=O)OC1=CC=CC=C1C(=O)O"
@@ -89,18 +90,17 @@ def _cut(client: TestClient, data: bytes, **more: Any) -> Any:
 
 def test_tiles_are_those_that_the_model_sees(client: TestClient) -> None:
     rng = np.random.default_rng(0)
-    out = io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (60, 130, 3), np.uint8)).save(out, "PNG")
-    cost = _cut(client, out.getvalue())
-    shown = _cut(client, out.getvalue(), pictures=True)
+    data = encoded(Image.fromarray(rng.integers(0, 255, (60, 130, 3), np.uint8)))
+    cost = _cut(client, data)
+    shown = _cut(client, data, pictures=True)
     pictures = shown.pop("pictures")
     assert shown == cost
     assert (cost["kind"], cost["columns"], cost["rows"], cost["tiles"], cost["tile_size"]) == ("image", 2, 1, 3, 56)
     # 56 pixels in patches of 14, halved by the projector: 4 tokens a tile, and two around them.
     assert cost["tokens"] == 3 * 4 + 2
-    expected = tile_image(load_image(out.getvalue()), TileSpec(56, 1, 4, True))
-    for data, tile in zip(pictures, expected, strict=True):
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), tile)
+    expected = tile_image(load_image(data), TileSpec(56, 1, 4, True))
+    for cut, tile in zip(pictures, expected, strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(cut)))), tile)
 
 
 def test_tiles_follow_the_options(client: TestClient) -> None:
