@@ -27,7 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, nano_gguf: Callable[..., Co
     from interns1_local.commands.own_server import own_server
 
     store = tmp_path_factory.mktemp("store")
-    environ = {"INTERNS1_MODELS": str(store), "INTERNS1_KEEP_ALIVE": "10m", "INTERNS1_THREADS": "2"}
+    # The nano is too small to gain by a second thread.
+    environ = {"INTERNS1_MODELS": str(store), "INTERNS1_KEEP_ALIVE": "10m", "INTERNS1_THREADS": "1"}
     with own_server(environ) as client:
         yield client.base_url
 
