@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from interns1_local.nano.pictures import Thing, draw_things, png
-from tests.nano.conftest import nano_gguf, served, server  # noqa: F401
+from tests.nano.conftest import served, server  # noqa: F401
 from tests.web.conftest import Open, ask, rest, see
 
 
