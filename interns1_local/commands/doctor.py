@@ -50,9 +50,10 @@ def command(
     from interns1_local.commands.model_options import parse_options
     from interns1_local.commands.plan_report import simulated_machine
     from interns1_local.config import load_settings
+    from interns1_local.runners.devices import this_machine
     from interns1_local.runners.known_shapes import KNOWN
     from interns1_local.runners.load_options import LoadOptions
-    from interns1_local.runners.memory import this_machine, with_workers
+    from interns1_local.runners.memory import with_workers
 
     settings = load_settings()
     wanted = LoadOptions.from_options(parse_options(options))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from interns1_local.commands.load_flags import load_flags, with_flags
+
+if TYPE_CHECKING:
+    from interns1_local.config import Settings
 
 
 @click.command(
@@ -28,7 +32,6 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
     Each model is fitted to this machine when it is loaded, and a line says how; `interns1 doctor` explains it.
     """
     from interns1_local.config import load_settings, parse_host
-    from interns1_local.server.app import serve
 
     settings = with_flags(load_settings(), flags)
     if host:
@@ -40,7 +43,21 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
         settings = dataclasses.replace(settings, rpc=_seen_workers(settings.rpc))
     if until_stdin_closes:
         _end_with_stdin()
-    serve(settings)
+    _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    from interns1_local.runners.devices import this_machine
+    from interns1_local.runners.worker_process import SpareWorker
+
+    with closing(SpareWorker()) as spare:
+        # What the first model needs is made ready by other processes while this one imports the server.
+        if settings.spare_worker:
+            spare.prepare()
+        this_machine.look()
+        from interns1_local.server.app import serve
+
+        serve(settings, spare)
 
 
 def _seen_workers(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from interns1_local.engine.backend import start_backend
 from interns1_local.engine.devices import backend_names, describe_devices
-from interns1_local.engine.llama import start_backend
 from interns1_local.engine.native import binding_version, llama_cpp
 from interns1_local.errors import InternS1Error
 

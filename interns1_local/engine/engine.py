@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -67,7 +68,10 @@ class Engine:
         n_batch = min(max(options.n_batch, n_slots), n_cells)
         sizes = n_cells, n_batch, n_slots, options.n_threads, options.kv_type
         base, flash = options.rope_freq_base, options.flash_attention
-        self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
+        with ThreadPoolExecutor(1) as beside:
+            # To find the ends in a large vocabulary takes as long as to make a context.
+            beside.submit(getattr, self.model.vocab, "eog_ids")
+            self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
         self.n_ctx = options.n_ctx
         # Set by whatever a step may wait for.
         self._news = threading.Event()

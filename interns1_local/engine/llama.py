@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from interns1_local.config import backend_paths
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapter
 from interns1_local.engine.attention import attends_exactly, kv_types
-from interns1_local.engine.backend_files import add_backends
+from interns1_local.engine.backend import start_backend
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback, Observer
@@ -32,9 +31,6 @@ MAX_BLOCKS = 512
 _INT32_PTR = ctypes.POINTER(ctypes.c_int32)
 _MAX_TEXT = 2**30
 
-_backend_lock = threading.Lock()
-_backend_ready = False
-
 
 class EngineError(InternS1Error):
     """llama.cpp refused a call that should have worked."""
@@ -46,17 +42,6 @@ class Aborted(EngineError):
 
 class CacheFull(EngineError):
     """llama.cpp found no cells for a batch; nothing of it is in the cache."""
-
-
-def start_backend(debug: bool = False) -> None:
-    """Start llama.cpp once a process, with its logs taken over and the backends that INTERNS1_BACKENDS adds."""
-    global _backend_ready
-    with _backend_lock:
-        if not _backend_ready:
-            native_log.capture(debug)
-            add_backends(backend_paths())
-            llama_cpp.llama_backend_init()
-            _backend_ready = True
 
 
 class Vocab:
@@ -102,8 +87,8 @@ class Vocab:
         llama.cpp counts every token that is spelled like an end. In a byte-level vocabulary `</s>` is plain text (a
         closing HTML tag), so there it ends nothing unless the file names it as its end token.
         """
-        is_eog = llama_cpp.llama_vocab_is_eog
-        found = {token for token in range(self.n_tokens) if is_eog(self._pointer, token)}
+        tokens = range(self.n_tokens)
+        found = set(compress(tokens, map(partial(llama_cpp.llama_vocab_is_eog, self._pointer), tokens)))
         if llama_cpp.llama_vocab_type(self._pointer) == llama_cpp.LLAMA_VOCAB_TYPE_BPE:
             named = {llama_cpp.llama_vocab_eos(self._pointer), llama_cpp.llama_vocab_eot(self._pointer)}
             found -= {token for token in found - named if self.text(token) == "</s>"}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from interns1_local.engine.backend import start_backend
 from interns1_local.engine.devices import (
     backend_names,
     base_library,
@@ -23,7 +24,6 @@ from interns1_local.engine.devices import (
     device_pointer,
     registry_library,
 )
-from interns1_local.engine.llama import start_backend
 from interns1_local.errors import LoadError, Unsupported
 
 # What a build has that nobody chose anything for.

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ FALLBACK_MEMORY = 8 * 2**30
 _MODULE = "interns1_local.engine.device_list"
 # Devices that hold layers; the others compute for the CPU.
 HOLD_LAYERS = ("gpu", "igpu")
+# Of these, RPC lists no device before a worker is added, which the child never does.
+FIXED_BACKENDS = frozenset(("CPU", "BLAS", "RPC"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,21 @@ class DeviceList:
         """The machine now. `fresh` asks the devices again. LoadError when llama.cpp cannot list them."""
         with self._lock:
             now = self._clock()
-            if fresh or self._known is None or now - self._known[0] > CACHE_SECONDS:
+            if fresh or self._known is None or not (now - self._known[0] <= CACHE_SECONDS or _is_fixed(self._known[1])):
                 self._known = now, read_list(self._run())
             listed = self._known[1]
             claimed = self._claimed()
         total, free = self._memory()
         return _less(machine_of(listed, total, free), claimed)
+
+    def look(self) -> None:
+        """Have the devices listed by the time that somebody asks. What goes wrong is told to who asks."""
+
+        def list_devices() -> None:
+            with suppress(LoadError):
+                self.machine()
+
+        threading.Thread(target=list_devices, name="devices", daemon=True).start()
 
     def claim(self, owner: object, taken: Mapping[str, int]) -> None:
         """Count bytes by device name (RAM for the machine's memory) as taken, beyond what the system says.
@@ -110,7 +122,8 @@ class DeviceList:
         """Forget what `owner` has claimed."""
         with self._lock:
             self._claims.pop(owner, None)
-            self._known = None
+            if self._known is not None and not _is_fixed(self._known[1]):
+                self._known = None
 
     def without_claims(self, machine: Machine) -> Machine:
         """`machine` as if all its memory were there for one model."""
@@ -128,6 +141,11 @@ class DeviceList:
 def _less(machine: Machine, claimed: Mapping[str, int]) -> Machine:
     devices = tuple(replace(d, free=max(0, d.free - claimed.get(d.name, 0))) for d in machine.devices)
     return replace(machine, devices=devices, memory_free=max(0, machine.memory_free - claimed.get(RAM, 0)))
+
+
+def _is_fixed(listed: Mapping[str, Any]) -> bool:
+    """Whether the list stays as it is: no backend in it knows devices that come, go or have memory of their own."""
+    return set(listed.get("backends", ("?",))) <= FIXED_BACKENDS
 
 
 def read_list(text: str) -> dict[str, Any]:
@@ -260,3 +278,7 @@ def _run_child() -> str:
         text = f"llama.cpp cannot list its devices (exit code {done.returncode}{_added()}): {done.stderr[-2000:]}"
         raise LoadError(text)
     return done.stdout
+
+
+# The machine of this process, with what its workers have been promised.
+this_machine = DeviceList()

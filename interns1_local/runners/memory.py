@@ -9,16 +9,13 @@ from pathlib import Path
 
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest
-from interns1_local.runners.devices import Device, DeviceList, Machine
+from interns1_local.runners.devices import Device, Machine, this_machine
 from interns1_local.runners.fit import Plan, Wishes, fit
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import format_gib
 from interns1_local.runners.model_shape import ModelShape
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, NotEnoughMemory, fit_context, read_model_facts
 from interns1_local.runners.rpc_protocol import RpcWorker
-
-# The machine of this process, with what its workers have been promised.
-this_machine = DeviceList()
 
 # Who sets one of these decides for himself: the plan then warns where it would refuse.
 _OWN_DECISIONS = (

@@ -172,6 +172,8 @@ class ModelScheduler:
         self._changed = asyncio.Event()
         self._pending = 0
         self.on_usage: Callable[[str, Any], None] | None = None
+        # Called when the last model is gone and others may come.
+        self.on_empty: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.Task[None] | None = None
 
@@ -227,6 +229,7 @@ class ModelScheduler:
 
     async def close(self) -> None:
         """End all workers, also those in use."""
+        self.on_empty = None
         if self._timer is not None:
             self._timer.cancel()
             with suppress(asyncio.CancelledError):
@@ -288,7 +291,7 @@ class ModelScheduler:
                 await self._make_room(slot.spec)
             slot.runner = await start(slot.spec, self._settings, report)
         except BaseException as error:
-            del self._table.slots[slot.spec.name]
+            self._forget(slot)
             if isinstance(error, InternS1Error):
                 self._failures[slot.spec.name] = (self._clock(), error)
                 self._notify()
@@ -314,9 +317,14 @@ class ModelScheduler:
         slot.state = "closing"
         if slot.runner is not None:
             await slot.runner.close()
+        self._forget(slot)
+        self._notify()
+
+    def _forget(self, slot: Slot) -> None:
         if self._table.slots.get(slot.spec.name) is slot:
             del self._table.slots[slot.spec.name]
-        self._notify()
+            if not self._table.slots and self.on_empty is not None:
+                self.on_empty()
 
     def _release(self, slot: Slot) -> None:
         slot.refs -= 1

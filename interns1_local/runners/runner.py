@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import secrets
-import socket
-import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -22,8 +18,9 @@ from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
 from interns1_local.runners.crash_log import CrashLog
 from interns1_local.runners.default_draft import with_default_draft
+from interns1_local.runners.devices import this_machine
 from interns1_local.runners.fit import Plan
-from interns1_local.runners.memory import plan_here, refuse, this_machine
+from interns1_local.runners.memory import plan_here, refuse
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, read_model_facts
 from interns1_local.runners.protocol import (
     Chunk,
@@ -36,8 +33,8 @@ from interns1_local.runners.protocol import (
     request_frame,
 )
 from interns1_local.runners.rpc_protocol import gone, look_at, parse_endpoints
+from interns1_local.runners.worker_process import WorkerProcess
 
-LOG_LINES = 200
 SHOWN_LOG_LINES = 12
 CLOSE_SECONDS = 2.0
 # For what a worker has read to be written to files, where settings say so.
@@ -51,7 +48,6 @@ DIED = (
 _log = logging.getLogger("interns1_local.runners")
 # Of all workers of this process: a new one is to know what ended the one before it.
 crashes = CrashLog()
-HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX")
 
 Progress = Callable[[float], None]
 
@@ -59,19 +55,18 @@ Progress = Callable[[float], None]
 class Runner:
     """One loaded model in its own process. Made by `Runner.start`; usable until `alive` is false."""
 
-    def __init__(self, spec: ModelSpec, facts: ModelFacts, plan: Plan) -> None:
+    def __init__(self, spec: ModelSpec, facts: ModelFacts, plan: Plan, process: WorkerProcess) -> None:
         self.spec = spec
         self.facts = facts
         self.plan = plan
         self.options = spec.options
         self.context_length = 0
-        self._process: asyncio.subprocess.Process
+        self._process = process
         self._writer: asyncio.StreamWriter
         self._streams: dict[int, asyncio.Queue[Chunk | InternS1Error]] = {}
         self._requests: dict[int, GenerateRequest] = {}
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 0
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._progress: Progress | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,8 +77,34 @@ class Runner:
         self._rpc: tuple[str, ...] = ()
 
     @classmethod
-    async def start(cls, spec: ModelSpec, settings: Settings, on_progress: Progress | None = None) -> Runner:
+    async def start(
+        cls,
+        spec: ModelSpec,
+        settings: Settings,
+        on_progress: Progress | None = None,
+        take_worker: Callable[[], WorkerProcess] = WorkerProcess,
+    ) -> Runner:
         """Start a worker for `spec` and wait until the model is loaded. LoadError says why it could not be."""
+        # It imports what it needs while the plan is made.
+        process = take_worker()
+        try:
+            runner = await cls._plan(spec, settings, process)
+        except BaseException:
+            process.kill()
+            raise
+        runner._progress = on_progress
+        try:
+            await runner._connect(settings)
+            await runner._load(settings)
+            this_machine.claim(runner, {runner.plan.ram.name: runner.plan.ram.mapped})
+        except BaseException:
+            await runner.close()
+            raise
+        return runner
+
+    @classmethod
+    async def _plan(cls, spec: ModelSpec, settings: Settings, process: WorkerProcess) -> Runner:
+        """A runner with nothing loaded yet, and its memory claimed. NotEnoughMemory when it does not fit."""
         facts = await asyncio.to_thread(read_model_facts, spec.model_path, spec.mmproj_path, spec.sidecar_path)
         spec = await asyncio.to_thread(with_default_draft, spec, settings)
         endpoints = parse_endpoints(",".join(settings.rpc))
@@ -91,20 +112,12 @@ class Runner:
         workers = await asyncio.gather(*(asyncio.to_thread(look_at, endpoint) for endpoint in endpoints))
         plan = await asyncio.to_thread(plan_here, spec, facts, settings, workers)
         warning = refuse(plan, spec.name, spec.options, settings)
-        runner = cls(replace(spec, options=plan.options), facts, plan)
-        runner._progress = on_progress
+        runner = cls(replace(spec, options=plan.options), facts, plan, process)
         runner._rpc = endpoints
         _log.info("%s", plan.line(spec.name))
         this_machine.claim(runner, {use.name: use.total for use in plan.devices})
         for text in (*([warning] if warning else []), *facts.warnings):
             _log.warning("%s: %s", spec.name, text)
-        try:
-            await runner._spawn(settings)
-            await runner._load(settings)
-            this_machine.claim(runner, {plan.ram.name: plan.ram.mapped})
-        except BaseException:
-            await runner.close()
-            raise
         return runner
 
     @property
@@ -183,64 +196,30 @@ class Runner:
         if self._stores_prefixes and not (closing or self._ended):
             self._post(Frame({"op": "unload", "seconds": STORE_SECONDS}))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), STORE_SECONDS + CLOSE_SECONDS)
+                await self._exited(STORE_SECONDS + CLOSE_SECONDS)
         if hasattr(self, "_writer"):
             self._writer.close()
-        if hasattr(self, "_process"):
-            try:
-                await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS)
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
+        self._process.close()
+        try:
+            await self._exited(CLOSE_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            await self._exited(None)
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
         self._end()
 
-    async def _spawn(self, settings: Settings) -> None:
-        environment = child_python.environment(GGML_NO_BACKTRACE="1", PYTHONUNBUFFERED="1")
-        if HAS_UNIX_SOCKETS:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                await self._execute(str(theirs.fileno()), environment, settings, pass_fds=(theirs.fileno(),))
-        else:
-            ours = await self._spawn_over_tcp(environment, settings)
+    async def _exited(self, seconds: float | None) -> None:
+        async with asyncio.timeout(seconds):
+            await asyncio.wrap_future(self._process.exited)
+
+    async def _connect(self, settings: Settings) -> None:
+        self._process.echo = settings.debug
+        ours = await asyncio.to_thread(self._process.connect, settings.load_timeout or None)
         ours.setblocking(False)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._tasks.append(asyncio.create_task(self._read(reader)))
-
-    async def _spawn_over_tcp(self, environment: dict[str, str], settings: Settings) -> socket.socket:
-        """Where there are no UNIX sockets: loopback TCP, and a token so that no other process can take the place."""
-        token = secrets.token_bytes(32)
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            environment["INTERNS1_WORKER_TOKEN"] = token.hex()
-            await self._execute(f"tcp:{listener.getsockname()[1]}", environment, settings)
-            async with asyncio.timeout(settings.load_timeout or None):
-                while True:
-                    connection, _ = await loop.sock_accept(listener)
-                    connection.setblocking(False)
-                    offered = b""
-                    while len(offered) < len(token) and (part := await loop.sock_recv(connection, len(token))):
-                        offered += part
-                    if secrets.compare_digest(offered, token):
-                        return connection
-                    connection.close()
-
-    async def _execute(self, address: str, environment: dict[str, str], settings: Settings, **options: Any) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *child_python.command("interns1_local.runners.worker", address),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment,
-            # Ctrl-C in a terminal is for the server, which then ends its workers.
-            start_new_session=True,
-            **options,
-        )
-        self._tasks.append(asyncio.create_task(self._collect_log(settings.debug)))
 
     async def _load(self, settings: Settings) -> None:
         spec = self.spec
@@ -287,10 +266,7 @@ class Runner:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while (frame := await read_frame(reader)) is not None:
             self._handle(frame)
-        code = await self._process.wait()
-        # The log's last lines say why: let them arrive.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._tasks[0]), 1.0)
+        code = await asyncio.wrap_future(self._process.exited)
         lost = "" if self._closing else await asyncio.to_thread(gone, self._rpc)
         if not self._closing and not lost:
             for request in self._requests.values():
@@ -335,16 +311,8 @@ class Runner:
         if hasattr(self, "_writer"):
             self._writer.close()
 
-    async def _collect_log(self, echo: bool) -> None:
-        assert self._process.stdout is not None
-        while chunk := await self._process.stdout.read(1 << 16):
-            text = chunk.decode(errors="replace")
-            self._log.extend(line for line in text.splitlines() if line.strip())
-            if echo:
-                print(text, end="", file=sys.stderr)
-
     def _last_lines(self) -> str:
-        lines = list(self._log)[-SHOWN_LOG_LINES:]
+        lines = list(self._process.log)[-SHOWN_LOG_LINES:]
         return "\n" + "\n".join(lines) if lines else ""
 
     def _new_id(self) -> int:

@@ -12,16 +12,17 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interns1_local.engine.backend import start_backend
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import describe_devices
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
-from interns1_local.engine.llama import start_backend
 from interns1_local.engine.offload import Offload, start_numa
 from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.rpc import add_workers
@@ -123,11 +124,19 @@ class Worker:
             check_adapter(engine_options.adapter_path, model_path)
         if header["rpc"]:
             engine_options = _spread(engine_options, header, facts, model_path.stat().st_size)
-        with fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path:
+        with (
+            ThreadPoolExecutor(1) as beside,
+            fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path,
+        ):
+            # Python reads a vocabulary while llama.cpp reads the weights.
+            codec = beside.submit(lambda: TextCodec(facts.metadata, self._encode_words))
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         watch_connections(header["rpc"])
-        self._codec = TextCodec(facts.metadata, self._engine.model.vocab.encode)
+        self._codec = codec.result()
         self._tokens_per_tile = self._count_tile_tokens(facts)
+
+    def _encode_words(self, text: str, parse_special: bool = False) -> list[int]:
+        return self._engine.model.vocab.encode(text, parse_special)
 
     def _count_tile_tokens(self, facts: ModelFacts) -> int:
         if facts.vision is None or self._engine.vision is None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,6 +18,8 @@ from interns1_local.config import Settings
 from interns1_local.errors import InternS1Error
 from interns1_local.runners.memory import has_room
 from interns1_local.runners.model_scheduler import ModelScheduler
+from interns1_local.runners.runner import Runner
+from interns1_local.runners.worker_process import SpareWorker
 from interns1_local.server import (
     anthropic,
     embeddings,
@@ -114,12 +117,15 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Serve until told to stop; requests in flight have a few seconds to end."""
+def serve(settings: Settings, spare: SpareWorker) -> None:
+    """Serve until told to stop; requests in flight have a few seconds to end. Models are loaded by `spare`."""
     start_logging(settings)
     listener = _listen(settings)
     store = ModelStore(settings.models_dir)
-    scheduler = ModelScheduler(settings, resolver(store), has_room=has_room)
+    start_runner = partial(Runner.start, take_worker=spare.take)
+    scheduler = ModelScheduler(settings, resolver(store), start_runner=start_runner, has_room=has_room)
+    if settings.spare_worker:
+        scheduler.on_empty = spare.prepare
     config = uvicorn.Config(
         create_app(settings, store, scheduler),
         log_level="info" if settings.debug else "warning",

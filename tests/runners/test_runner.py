@@ -20,6 +20,7 @@ from interns1_local.config import Settings
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.errors import BadRequest, ContextOverflow, LoadError, WorkerDied
 from interns1_local.runners import runner as runner_module
+from interns1_local.runners import worker_process
 from interns1_local.runners.model_spec import LoadOptions, ModelSpec
 from interns1_local.runners.protocol import Chunk, GenerateRequest
 from interns1_local.runners.runner import Runner
@@ -186,7 +187,7 @@ asyncio.run(main())
 def test_loopback_tcp_where_unix_sockets_are_missing(
     tiny_spec: ModelSpec, quick: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "HAS_UNIX_SOCKETS", False)
+    monkeypatch.setattr(worker_process, "HAS_UNIX_SOCKETS", False)
     with_runner(tiny_spec, quick, lambda runner: collect(runner, GenerateRequest("hello", GREEDY, 2)))
 
 
