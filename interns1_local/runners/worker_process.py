@@ -121,22 +121,27 @@ class SpareWorker:
         """Start one, if none waits."""
         # Where no process can be started, the next load says so.
         with self._lock, suppress(OSError):
-            if self._waiting is None or not self._waiting.alive:
-                self._waiting = WorkerProcess()
+            self._waiting = self._pop() or WorkerProcess()
 
     def take(self) -> WorkerProcess:
         """The one that waits, else a new one."""
         with self._lock:
-            found, self._waiting = self._waiting, None
-        return found if found is not None and found.alive else WorkerProcess()
+            return self._pop() or WorkerProcess()
 
     def close(self) -> None:
         """End the one that waits."""
         with self._lock:
-            found, self._waiting = self._waiting, None
+            found = self._pop()
         if found is not None:
             found.kill()
             found.exited.result()
+
+    def _pop(self) -> WorkerProcess | None:
+        found, self._waiting = self._waiting, None
+        if found is None or found.alive:
+            return found
+        found.close()
+        return None
 
 
 def _start(address: str, environment: dict[str, str], inherited: tuple[int, ...] = ()) -> subprocess.Popen[str]:

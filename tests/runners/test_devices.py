@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,49 @@ def test_the_list_is_remembered_and_memory_is_not() -> None:
     now[0] = CACHE_SECONDS + 1
     listing.machine()
     assert len(runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("backends", "runs"), [(["CPU"], 1), (["RPC", "CPU"], 1), (["CUDA", "CPU"], 3), (["Vulkan"], 3), (None, 3)]
+)
+def test_devices_that_neither_come_nor_go_are_listed_once(backends: list[str] | None, runs: int) -> None:
+    listed, now, asked = {"devices": LISTED["devices"][1:], "backends": backends}, [0.0], []
+    if backends is None:
+        del listed["backends"]
+
+    def run() -> str:
+        asked.append(1)
+        return json.dumps(listed)
+
+    listing = DeviceList(run, lambda: now[0], lambda: (GIB, GIB))
+    listing.machine()
+    now[0] = 2 * CACHE_SECONDS
+    listing.machine()
+    listing.claim("a model", {})
+    listing.release("a model")
+    listing.machine()
+    assert len(asked) == runs
+    listing.machine(fresh=True)
+    assert len(asked) == runs + 1
+
+
+def test_a_look_ahead_is_what_the_first_to_ask_gets() -> None:
+    asked, begun, answer = [], threading.Event(), threading.Event()
+
+    def run() -> str:
+        asked.append(1)
+        begun.set()
+        assert answer.wait(20)
+        return json.dumps(LISTED) if len(asked) > 1 else "no list"
+
+    listing = DeviceList(run, memory=lambda: (GIB, GIB))
+    listing.look()
+    assert begun.wait(20)
+    answer.set()
+    # What went wrong then may be right by now.
+    assert listing.machine().gpus
+    listing.machine()
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[1]", '{"devices": 3}', "{"])

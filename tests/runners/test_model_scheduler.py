@@ -105,6 +105,28 @@ def test_many_requests_share_one_load(in_world: InWorld) -> None:
     in_world(test)
 
 
+def test_who_waits_for_the_last_model_to_go_is_called(in_world: InWorld) -> None:
+    calls: list[list[str]] = []
+
+    async def test(world: World) -> None:
+        world.scheduler.on_empty = lambda: calls.append(world.names)
+        await asyncio.gather(world.use("a"), world.use("b"))
+        await world.scheduler.unload("a")
+        assert calls == []
+        await world.scheduler.unload("b")
+        assert calls == [[]]
+        world.fail = LoadError("no")
+        with pytest.raises(LoadError):
+            await world.use("c")
+        assert calls == [[], []]
+        world.fail = None
+        await world.use("a")
+
+    # The end of the scheduler itself, after the test, is no time to prepare for others.
+    in_world(test)
+    assert calls == [[], []]
+
+
 def test_the_time_runs_only_while_idle(in_world: InWorld) -> None:
     async def test(world: World) -> None:
         async with world.scheduler.acquire("a"):
