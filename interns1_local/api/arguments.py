@@ -59,6 +59,8 @@ class Options(TypedDict, total=False):
     max_patches: int
     max_total_patches: int
     num_frames: int
+    adapter: str
+    adapter_scale: float
     fps: float
     frame_prefix: str
 

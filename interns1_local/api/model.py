@@ -11,6 +11,7 @@ from interns1_local.config import Settings
 from interns1_local.errors import BadRequest, ModelNotFound
 from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.store.adapter import adapter_file
+from interns1_local.store.adapter_names import StoredAdapter
 from interns1_local.store.create import plan_from_modelfile
 from interns1_local.store.draft import draft_file
 from interns1_local.store.manifest import CONFIG_TYPE, TEMPLATE_GIVEN, Layer, Manifest
@@ -77,10 +78,10 @@ def _from_modelfile(path: Path, store: ModelStore, cache: Path) -> StoredModel:
         raise BadRequest(
             f"{path} starts from a checkpoint or a server: make a model of it first (interns1 create NAME -f {path})"
         )
-    adapter = adapter_file(plan.adapter) if plan.adapter else model.adapter_path
+    adapters = tuple(StoredAdapter(name, adapter_file(files)) for name, files in plan.adapters.items())
     return replace(
         model,
-        adapter_path=adapter,
+        adapters=adapters or model.adapters,
         draft_path=draft_file(plan.draft) if plan.draft else model.draft_path,
         template=model.template if plan.template is None else plan.template,
         system=model.system if plan.system is None else plan.system,

@@ -27,12 +27,13 @@ def command(name: str, path: str | None, quantize: str | None) -> None:
     from interns1_local.commands.own_server import any_server
     from interns1_local.commands.progress import byte_bars, show_statuses
     from interns1_local.commands.upload import upload
+    from interns1_local.store.adapter_names import adapter_lines, upload_names
     from interns1_local.store.modelfile import parse
 
     text, folder = _read_modelfile(path)
     modelfile = parse(text)
     files, source = _sources(modelfile, folder)
-    adapters = local_files(modelfile.last("adapter") or "", folder)
+    adapters = upload_names(adapter_lines(modelfile.values("adapter"), folder))
     draft = modelfile.last("draft") or ""
     drafts = local_files(draft, folder)
     with any_server() as client:

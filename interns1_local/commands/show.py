@@ -61,6 +61,10 @@ def _sections(facts: dict[str, Any], *, verbose: bool) -> Iterator[tuple[str, li
         yield "Projector", _projector_rows(facts["projector_info"])
     if facts.get("capabilities"):
         yield "Capabilities", [[name] for name in facts["capabilities"]]
+    if facts.get("adapters"):
+        from interns1_local.commands.format import format_bytes
+
+        yield "Adapters", [[item["name"], format_bytes(item["size"])] for item in facts["adapters"]]
     if facts.get("warnings"):
         yield "Warnings", [[text] for text in facts["warnings"]]
     if facts.get("parameters"):

@@ -176,7 +176,8 @@ class DraftModel:
             if slot.request_id == sequence.id:
                 return slot
         free = [slot for slot in self._slots if slot.request_id not in self._at_work]
-        keys = sequence.key_array()
+        # What it has read is the same for all adapters of the model that it helps.
+        keys = np.array(sequence.keys, np.int64)
         chosen = max(free, key=lambda s: (s.request_id is None, common_prefix(np.array(s.keys, np.int64), keys)))
         chosen.request_id = sequence.id
         return chosen

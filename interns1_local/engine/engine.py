@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
+from interns1_local.engine.adapter_turns import AdapterTurns
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.context_shift import cut_range
 from interns1_local.engine.devices import has_local_gpu
@@ -61,7 +62,7 @@ class Engine:
         """`open_vision` takes the arguments of VisionEncoder."""
         self.options = options
         offload = options.offload
-        self.model = Model(model_path, offload, on_progress, options.adapter_path, options.shares)
+        self.model = Model(model_path, offload, on_progress, options.adapter_paths, options.shares)
         n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
         n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
         # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
@@ -93,7 +94,8 @@ class Engine:
         tail = share, self.context.n_outputs, least, cache_state.can_shift(self.context)
         limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, *tail)
         can_share = partial(cache_state.holds_beginning, self.context)
-        self._scheduler = Scheduler(limits, can_share, self._tiles.has if self._tiles else lambda tile: False)
+        turns = AdapterTurns() if self.model.adapters else None
+        self._scheduler = Scheduler(limits, can_share, self._tiles.has if self._tiles else lambda tile: False, turns)
         self._stored = StoredPrefixes(self.context, self._scheduler, self._apply, files) if files else None
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
@@ -128,6 +130,7 @@ class Engine:
             )
         self.model.vocab.check([part for part in request.prompt if not isinstance(part, Tile)])
         check_bias(request.sampling, self.model.vocab.n_tokens)
+        self.model.adapters.root(request.adaptation)
         if request.prompt_logprobs and any(isinstance(part, Tile) for part in request.prompt):
             raise BadRequest("log-probabilities of a prompt with pictures are not supported; leave one of them out")
         if self.vision is None and any(isinstance(part, Tile) for part in request.prompt):
@@ -170,6 +173,8 @@ class Engine:
         if self._tiles is not None:
             self._tiles.want(upcoming(self._scheduler.running))
         if plan.computes:
+            if self.model.adapters:
+                self.context.adapt(plan.root)
             with self._turns.step() if self._turns is not None else nullcontext():
                 if plan.spans:
                     outputs += self._compute(plan.spans, None)
@@ -238,6 +243,7 @@ class Engine:
         limit = most if request.max_tokens is None else max(request.max_tokens, 0)
         sequence = Sequence.start(request.id, request.prompt, request.sampling, limit)
         sequence.keep = request.keep
+        sequence.root = self.model.adapters.root(request.adaptation)
         if request.prompt_logprobs:
             prompt_scores.start(sequence)
         self._sequences[request.id] = sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import compress
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local.engine import native_log
-from interns1_local.engine.adapter import Adapter
+from interns1_local.engine.adapter import Adapters
 from interns1_local.engine.attention import attends_exactly, kv_types
 from interns1_local.engine.backend import start_backend
 from interns1_local.engine.device_shares import DeviceShares
@@ -110,7 +110,7 @@ class Model:
         path: Path,
         offload: Offload = AS_IT_COMES,
         on_progress: Callable[[float], None] | None = None,
-        adapter_path: Path | None = None,
+        adapter_paths: Sequence[Path] = (),
         shares: DeviceShares | None = None,
     ) -> None:
         """`shares` takes the place of the devices of `offload`."""
@@ -123,7 +123,7 @@ class Model:
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise LoadError(f"llama.cpp cannot load {path}{native_log.complaints()}")
-        self._adapter = None if adapter_path is None else Adapter(self.pointer, adapter_path)
+        self.adapters = Adapters(self.pointer, adapter_paths)
         n_layer = llama_cpp.llama_model_n_layer(self.pointer)
         if not 0 < n_layer <= MAX_BLOCKS:
             raise LoadError(f"{path} says that it has {n_layer} blocks; 1 to {MAX_BLOCKS} are possible")
@@ -141,15 +141,9 @@ class Model:
         length = llama_cpp.llama_model_meta_val_str(self.pointer, key.encode(), text, len(text))
         return None if length < 0 else text.value.decode(errors="replace")
 
-    def adapt(self, context: Any) -> None:
-        """Let a new context of the model apply its adapter, if it has one."""
-        if self._adapter is not None:
-            self._adapter.apply(context)
-
     def close(self) -> None:
         if self.pointer:
-            if self._adapter is not None:
-                self._adapter.close()
+            self.adapters.close()
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
 
@@ -249,7 +243,8 @@ class Context:
         )
         if not self.pointer:
             raise LoadError(f"no context of {n_ctx} tokens can be made{native_log.complaints()}")
-        model.adapt(self.pointer)
+        self._root = b""
+        self.adapt(model.adapters.first)
         self.n_ctx = int(llama_cpp.llama_n_ctx(self.pointer))
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._outputs: frozenset[int] = frozenset()
@@ -278,6 +273,12 @@ class Context:
         if self._eval_callback is not None:
             params.cb_eval = self._eval_callback.native
         return params
+
+    def adapt(self, root: bytes) -> None:
+        """Let what is computed from now on have the adapter of `root`, see adapter."""
+        if root != self._root:
+            self.model.adapters.apply(self.pointer, root)
+            self._root = root
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""

@@ -26,7 +26,8 @@ class EngineOptions:
     # 0: the file's own.
     rope_freq_base: float = 0.0
     image_cache_bytes: int = CACHE_BYTES
-    adapter_path: Path | None = None
+    # LoRAs, of which a request chooses one; the first is applied to those that do not.
+    adapter_paths: tuple[Path, ...] = ()
     # A smaller model of the same vocabulary, to guess ahead.
     draft_path: Path | None = None
     # Where sequences are kept that leave the cache, and how much of the disk all together may take.

@@ -99,3 +99,9 @@ class Plan:
     @property
     def computes(self) -> bool:
         return bool(self.spans) or self.image is not None
+
+    @property
+    def root(self) -> bytes:
+        """Which adapter computes this step, see Sequence."""
+        first = self.spans[0] if self.spans else self.image
+        return b"" if first is None else first.sequence.root

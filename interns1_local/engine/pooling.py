@@ -51,6 +51,11 @@ class Pooler:
         self._context: _PoolingContext | None = None
         self._batch = Batch(1)
         self._width = int(llama_cpp.llama_model_n_embd_out(model.pointer))
+        self._root = model.adapters.first
+
+    def adapt(self, root: bytes) -> None:
+        """Let the texts of later calls have the adapter of `root`, see adapter."""
+        self._root = root
 
     def states(self, texts: Sequence[Sequence[int]]) -> Vectors:
         """float32[len(texts), n_embd] of token ids, each text on its own; not normalised."""
@@ -89,6 +94,7 @@ class Pooler:
                 self._model, size, n_batch, self._pooling, n_threads, kv_type, rope_freq_base
             )
             self._batch = Batch(n_batch)
+        self._context.adapt(self._root)
         return self._context
 
     def _compute(

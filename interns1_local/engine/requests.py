@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interns1_local.engine.adaptation import FIRST, Adaptation
 from interns1_local.engine.guide import Guide
 from interns1_local.engine.sampling import SampledToken, SamplingParams
 from interns1_local.engine.sequence import Prompt
@@ -27,6 +28,7 @@ class EngineRequest:
     speculation: Speculation = SPECULATE
     # When the context is full: how much of the beginning stays, -1 the prompt, as the older part goes; None: it ends.
     keep: int | None = None
+    adaptation: Adaptation = FIRST
 
 
 @dataclass(frozen=True, slots=True)

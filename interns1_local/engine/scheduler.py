@@ -11,16 +11,15 @@ from bisect import insort
 from collections.abc import Callable
 from operator import attrgetter
 
+from interns1_local.engine.adapter_turns import AdapterTurns
 from interns1_local.engine.cell_pool import CellPool, Cells
+from interns1_local.engine.common_beginnings import CommonBeginnings
 from interns1_local.engine.plan import Cut, Limits, Operation, Plan, Remove, Share, Span, Store
 from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
 from interns1_local.engine.sequence import Keys, PlacedTile, Sequence, Tile
 
 # Cells an admitted sequence should find free for its answer, so that it is not stopped at once.
 ANSWER_RESERVE = 64
-
-# A prompt waits for another that is being computed if they have at least this much more in common.
-WORTH_WAITING = 64
 
 # A finished sequence is shortened by at least so many cells: each time, all cells are looked through.
 EVICTED_AT_ONCE = 64
@@ -34,9 +33,10 @@ class Scheduler:
         limits: Limits,
         can_share: Callable[[int, int], bool] = lambda slot, length: True,
         is_ready: Callable[[Tile], bool] = lambda tile: True,
+        turns: AdapterTurns | None = None,
     ) -> None:
         """`can_share(slot, length)` says whether llama.cpp still has all that the first `length` places need;
-        `is_ready(tile)` whether the rows of a tile are there."""
+        `is_ready(tile)` whether the rows of a tile are there; `turns`, where there are adapters, whose step it is."""
         self.limits = limits
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -47,8 +47,8 @@ class Scheduler:
         self._free_slots = list(range(limits.n_slots - 1, -1, -1))
         self._operations: list[Operation] = []
         self._n_arrived = 0
-        # What prompts have in common, by their sequences.
-        self._common: dict[tuple[int, int], int] = {}
+        self._common = CommonBeginnings()
+        self._turns = turns
 
     @property
     def has_work(self) -> bool:
@@ -56,9 +56,14 @@ class Scheduler:
 
     @property
     def decoding(self) -> list[Sequence]:
-        """All sequences at work if no prompt is in the way of drafted tokens; else none."""
+        """All sequences that the next step is for if no prompt is in the way of drafted tokens; else none."""
         crowded = self.waiting and len(self.running) < self.limits.max_running
-        return [] if crowded or any(s.n_remaining != 1 for s in self.running) else self.running
+        group = self._group()
+        return [] if crowded or any(s.n_remaining != 1 for s in group) else group
+
+    def _group(self) -> list[Sequence]:
+        """Those at work that may share a step: all, but where they have different adapters."""
+        return self.running if self._turns is None else self._turns.group(self.running)
 
     def add(self, sequence: Sequence) -> None:
         self._n_arrived += 1
@@ -71,14 +76,21 @@ class Scheduler:
         if self.waiting:
             self._admit(plan)
         self._plan_step(plan, prefill_budget)
-        while self.running and not plan.computes and not plan.awaits_tile and self.preempt_latest():
+        while self.running and not plan.computes and self._make_way(plan):
             self._plan_step(plan, prefill_budget)
+        if self._turns is not None:
+            self._turns.took(plan)
         plan.operations = self.take_operations()
         return plan
 
+    def _make_way(self, plan: Plan) -> bool:
+        """Whether a step may be found for those with another adapter, or else without the latest arrival."""
+        passed = self._turns is not None and self._turns.pass_on(self.running)
+        return passed or (not plan.awaits_tile and self.preempt_latest())
+
     def _plan_step(self, plan: Plan, prefill_budget: int) -> None:
         prompts = []
-        for sequence in tuple(self.running):
+        for sequence in tuple(self._group()):
             if sequence.n_remaining != 1 or sequence.tile_at(sequence.n_computed) is not None:
                 prompts.append(sequence)
             elif sequence.slot >= 0 and self._room_to_decode(sequence):
@@ -86,7 +98,7 @@ class Scheduler:
                 plan.spans.append(Span(sequence, sequence.n_computed, len(sequence.keys)))
         decodes = len(plan.spans)
         room = self.limits.n_batch - decodes
-        if decodes:
+        if decodes or (self._turns is not None and self._turns.others_decode(self.running)):
             room = min(room, max(1, prefill_budget))
         for sequence in prompts:
             if sequence.slot >= 0 and room > 0:
@@ -125,8 +137,7 @@ class Scheduler:
 
     def finish(self, sequence: Sequence, keep: bool = True) -> None:
         """Take `sequence` out; what was computed of it may serve later prompts if `keep`."""
-        if self._common:
-            self._common = {pair: common for pair, common in self._common.items() if sequence.arrival not in pair}
+        self._common.forget(sequence)
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             return
@@ -263,21 +274,7 @@ class Scheduler:
         return self.limits.n_cells - self.pool.n_busy - idle - promised
 
     def _common_to_come(self, sequence: Sequence, length: int) -> int:
-        """What a prompt at work, which is about to compute much more of the same beginning than `length`, has in
-        common with `sequence`: then waiting is faster. 0: there is none."""
-        if not self.limits.share_prefixes:
-            return 0
-        most = 0
-        for other in self.running:
-            if other.n_remaining <= 1:
-                continue
-            pair = other.arrival, sequence.arrival
-            common = self._common.get(pair)
-            if common is None:
-                common = self._common[pair] = common_prefix(other.key_array(), sequence.key_array())
-            if common >= max(length, other.n_computed) + WORTH_WAITING:
-                most = max(most, common)
-        return most
+        return self._common.to_come(self.running, sequence, length) if self.limits.share_prefixes else 0
 
     def _plan_prefill(self, plan: Plan, sequence: Sequence, room: int, decodes: int) -> int:
         """Plan the next run of a prompt beside so many decodes; returns the tokens it takes of the batch's room."""

@@ -78,6 +78,8 @@ class Sequence:
     prompt_scores: list[SampledToken] = field(default_factory=list)
     # Tokens that may come next, to be computed in the next step with the last one; how many there were, and came true.
     draft: tuple[int, ...] = ()
+    # Which adapter computes it (see adapter): what has another root is not the same, with the same ids.
+    root: bytes = b""
     n_drafted: int = 0
     n_accepted: int = 0
     _array: Keys = field(default_factory=lambda: np.empty(0, np.int64))
@@ -115,9 +117,12 @@ class Sequence:
         self._array = np.empty(0, np.int64)
 
     def key_array(self) -> Keys:
-        """`keys` as an array, not to be written to; made once for a length."""
+        """What was computed is compared by: `keys` as an array, the first with `root` in it. Not to be written to; made
+        once for a length."""
         if len(self._array) != len(self.keys):
             self._array = np.array(self.keys, np.int64)
+            if self.root:
+                self._array[0] = _rooted(self.root, self.keys[0])
         return self._array
 
     def tile_at(self, position: int) -> PlacedTile | None:
@@ -129,3 +134,9 @@ class Sequence:
     def text_end(self, position: int) -> int:
         """Where the run of tokens that starts at `position` ends: at the next tile, or at the end."""
         return min((tile.start for tile in self.tiles if tile.start > position), default=len(self.keys))
+
+
+def _rooted(root: bytes, key: int) -> int:
+    """A key that is neither a token nor a tile's, and another one for each root and key."""
+    data = hashlib.sha256(root + key.to_bytes(8, "little", signed=True)).digest()
+    return int.from_bytes(data[:8], "little") >> 2 | 1 << 62

@@ -37,7 +37,8 @@ def open_files(
     """The folder that the options name, for this model; None when they name none. LoadError when it cannot be made."""
     if options.prefix_folder is None:
         return None
-    paths = model_path, mmproj_path, options.adapter_path
+    # What adapters change is told apart by the keys.
+    paths = model_path, mmproj_path
     layers = int(llama_cpp.llama_model_n_layer(context.model.pointer))
     parts = [binding_version(), layers, context.model.vocab.n_tokens, options.kv_type, options.rope_freq_base]
     text = json.dumps([*parts, *(_identity(path) for path in paths)])

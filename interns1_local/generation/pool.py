@@ -14,6 +14,7 @@ import numpy.typing as npt
 from interns1_local.chat.message import Message, Text
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation.abilities import abilities
+from interns1_local.generation.adapter_choice import adapter_asked
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.store.model_store import StoredModel
 
@@ -66,8 +67,9 @@ async def embed(scheduler: ModelScheduler, request: EmbedRequest) -> Embeddings:
     started = time.monotonic()
     if request.dimensions is not None and request.dimensions < 1:
         raise BadRequest(f"dimensions must be at least 1; it is {request.dimensions}")
+    adaptation = adapter_asked(request.model, request.options)
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
-        vectors, tokens = await lease.runner.embed(request.inputs, request.truncate)
+        vectors, tokens = await lease.runner.embed(request.inputs, request.truncate, adaptation)
         load_ns = int(lease.load_seconds * 1e9)
     if request.normalize:
         vectors = normalized(vectors)
@@ -87,11 +89,12 @@ async def score(scheduler: ModelScheduler, request: ScoreRequest) -> Scores:
         raise BadRequest("a conversation to be scored has no messages")
     if any(message.media for messages in request.conversations for message in messages):
         raise Unsupported("a reward model reads texts only")
+    adaptation = adapter_asked(request.model, request.options)
     template = model.template
     rendered = [template.render(messages, add_generation_prompt=False) for messages in request.conversations]
     texts = ["".join(part for part in parts if isinstance(part, str)) for parts in rendered]
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
-        values, tokens = await lease.runner.score(texts)
+        values, tokens = await lease.runner.score(texts, adaptation)
         load_ns = int(lease.load_seconds * 1e9)
     return Scores(values, tokens, load_ns, int((time.monotonic() - started) * 1e9))
 

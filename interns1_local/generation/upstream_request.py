@@ -10,6 +10,7 @@ from typing import Any
 
 from interns1_local.chat.message import Image, Message, Part, Text, Video
 from interns1_local.errors import BadRequest, Unsupported
+from interns1_local.generation.adapter_choice import adapter_choice
 from interns1_local.generation.constraints import Constraint
 from interns1_local.generation.prepare import all_messages, thought_budget, token_limit
 from interns1_local.generation.requests import ChatRequest, TextRequest
@@ -143,6 +144,8 @@ def _data_url(kind: str, data: bytes) -> str:
 
 
 def _shared(request: ChatRequest | TextRequest, options: Mapping[str, Any], seed: int | None) -> Json:
+    # None is kept here for such a model: to ask for one is an error.
+    adapter_choice(request.model, options)
     body: Json = {theirs: options[ours] for ours, theirs in _OPTIONS.items() if ours in options}
     limit = token_limit(options, request.max_tokens)
     if limit is not None:

@@ -60,10 +60,10 @@ def wishes_of(settings: Settings, machine: Machine) -> Wishes:
 
 
 def plan_for(spec: ModelSpec, facts: ModelFacts, settings: Settings, machine: Machine) -> Plan:
-    """The plan of a model with its vision file, its adapter and its draft model."""
-    mmproj, adapter = (0 if p is None else p.stat().st_size for p in (spec.mmproj_path, spec.adapter_path))
+    """The plan of a model with its vision file, its adapters and its draft model."""
+    mmproj = 0 if spec.mmproj_path is None else spec.mmproj_path.stat().st_size
     draft = None if spec.draft_path is None else read_model_facts(spec.draft_path)
-    return plan_load(spec.options, facts, settings, machine, mmproj, adapter, draft)
+    return plan_load(spec.options, facts, settings, machine, mmproj, spec.adapter_bytes, draft)
 
 
 def plan_here(spec: ModelSpec, facts: ModelFacts, settings: Settings, workers: Sequence[RpcWorker] = ()) -> Plan:

@@ -50,8 +50,8 @@ class Slot:
         return None if self.keep_alive < 0 else self.idle_since + self.keep_alive
 
     def serves(self, spec: ModelSpec, wanted: LoadOptions) -> bool:
-        mine = self.spec.digest, self.spec.adapter_path, self.spec.draft_path
-        same = mine == (spec.digest, spec.adapter_path, spec.draft_path)
+        mine = self.spec.digest, self.spec.adapters, self.spec.draft_path
+        same = mine == (spec.digest, spec.adapters, spec.draft_path)
         # Nothing is loaded here for an upstream: no option asks for another loading.
         return same and (spec.upstream is not None or self.runner.options.satisfies(wanted))
 

@@ -15,6 +15,7 @@ from interns1_local.media.image import TileSpec
 from interns1_local.media.video import FRAME_PREFIX
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.rope_scaling import DynamicRope
+from interns1_local.store.adapter_names import StoredAdapter
 from interns1_local.store.mmproj_repair import needs_repair
 from interns1_local.store.model_store import StoredModel
 from interns1_local.store.options import check_options
@@ -64,8 +65,8 @@ class ModelSpec:
     options: LoadOptions = field(default_factory=LoadOptions)
     # What the model file lacks of the checkpoint's tokenizer and settings, see store/sidecars.
     sidecar_path: Path | None = None
-    # A LoRA that every context of the model applies.
-    adapter_path: Path | None = None
+    # LoRAs, of which a request chooses one.
+    adapters: tuple[StoredAdapter, ...] = ()
     # A smaller model that guesses ahead.
     draft_path: Path | None = None
     # The server that computes for the model; `model_path` is the layer that names it then.
@@ -76,14 +77,21 @@ class ModelSpec:
         """Of a model whose Modelfile's options hold, but for those of `options`."""
         load = LoadOptions.from_options({**check_options(model.params), **(options or {})})
         files = model.model_path, model.mmproj_path
-        others = model.sidecar_path, model.adapter_path, model.draft_path
-        return cls(model.name.short, model.digest, *files, load, *others, model.upstream)
+        return cls(
+            model.name.short, model.digest, *files, load, model.sidecar_path, model.adapters, model.draft_path,
+            model.upstream,
+        )  # fmt: skip
 
     @property
     def size(self) -> int:
         """Bytes of the model's files."""
-        paths = (self.model_path, self.mmproj_path, self.adapter_path, self.draft_path)
-        return sum(path.stat().st_size for path in paths if path is not None)
+        paths = (self.model_path, self.mmproj_path, self.draft_path)
+        return sum(path.stat().st_size for path in paths if path is not None) + self.adapter_bytes
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of all adapters: each is loaded."""
+        return sum(adapter.size for adapter in self.adapters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from interns1_local.engine.adaptation import Adaptation
 from interns1_local.engine.llama import EngineError, Model
 from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.pooling import Pooler, framing_tokens
@@ -22,6 +23,7 @@ class PoolingService:
     """Made at the first request; one thread calls it."""
 
     def __init__(self, model: Model, options: EngineOptions, codec: TextCodec, facts: ModelFacts) -> None:
+        self._model = model
         self._codec = codec
         self._pooler = Pooler(model, options.n_ctx, options.n_threads, options.kv_type, options.rope_freq_base)
         self._before, self._after = framing_tokens(model)
@@ -33,6 +35,7 @@ class PoolingService:
 
     def answer(self, header: dict[str, Any]) -> dict[str, Any]:
         """The reply to an `embed` or `score` of `Runner`."""
+        self._pooler.adapt(self._model.adapters.root(Adaptation(**header["adaptation"])))
         if header["op"] == "score":
             return self._score(header["texts"])
         texts = [self._ids(given, header["truncate"]) for given in header["inputs"]]

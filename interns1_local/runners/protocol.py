@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local import errors
+from interns1_local.engine.adaptation import FIRST, Adaptation
 from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import SPECULATE, Speculation
@@ -60,6 +61,7 @@ class GenerateRequest:
     prompt_logprobs: bool = False
     speculation: Speculation = SPECULATE
     keep: int | None = None
+    adaptation: Adaptation = FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ def request_frame(request_id: int, request: GenerateRequest) -> Frame:
         "prompt_logprobs": request.prompt_logprobs,
         "speculation": asdict(request.speculation),
         "keep": request.keep,
+        "adaptation": asdict(request.adaptation),
     }
     return Frame(header, tuple(blobs))
 
@@ -223,6 +226,7 @@ def request_from(frame: Frame) -> GenerateRequest:
         prompt_logprobs=frame.header["prompt_logprobs"],
         speculation=Speculation(**frame.header["speculation"]),
         keep=frame.header["keep"],
+        adaptation=Adaptation(**frame.header["adaptation"]),
     )
 
 

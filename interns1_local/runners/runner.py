@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from interns1_local import child_python
 from interns1_local.config import Settings
+from interns1_local.engine.adaptation import FIRST, Adaptation
 from interns1_local.errors import InternS1Error, LoadError, WorkerDied
 from interns1_local.runners.crash_log import CrashLog
 from interns1_local.runners.default_draft import with_default_draft
@@ -165,22 +166,26 @@ class Runner:
         """Places that a prompt takes in the context; a number stands for a picture of so many tiles."""
         return int(await self._ask({"op": "count", "parts": list(parts)}))
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]], truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
+    async def embed(
+        self, inputs: Sequence[str | Sequence[int]], truncate: bool, adaptation: Adaptation = FIRST
+    ) -> tuple[npt.NDArray[np.float32], int]:
         """float32[len(inputs), n_embd], not normalised, and the tokens of all inputs together."""
         vectors, tokens = [], 0
         for start in range(0, len(inputs), POOLED_AT_ONCE):
             some = list(inputs[start : start + POOLED_AT_ONCE])
-            reply = await self._ask({"op": "embed", "inputs": some, "truncate": truncate})
+            asked = {"op": "embed", "inputs": some, "truncate": truncate}
+            reply = await self._ask(asked | {"adaptation": asdict(adaptation)})
             vectors.append(np.frombuffer(base64.b64decode(reply["data"]), np.float32).reshape(reply["shape"]))
             tokens += int(reply["tokens"])
         return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32), tokens
 
-    async def score(self, texts: Sequence[str]) -> tuple[list[float], int]:
+    async def score(self, texts: Sequence[str], adaptation: Adaptation = FIRST) -> tuple[list[float], int]:
         """The reward of each rendered conversation, and the tokens of all together."""
         scores: list[float] = []
         tokens = 0
         for start in range(0, len(texts), POOLED_AT_ONCE):
-            reply = await self._ask({"op": "score", "texts": list(texts[start : start + POOLED_AT_ONCE])})
+            some = list(texts[start : start + POOLED_AT_ONCE])
+            reply = await self._ask({"op": "score", "texts": some, "adaptation": asdict(adaptation)})
             scores += reply["scores"]
             tokens += int(reply["tokens"])
         return scores, tokens
@@ -227,7 +232,7 @@ class Runner:
             "op": "load",
             "model_path": str(spec.model_path),
             "mmproj_path": None if spec.mmproj_path is None else str(spec.mmproj_path),
-            "adapter_path": None if spec.adapter_path is None else str(spec.adapter_path),
+            "adapter_paths": [str(adapter.path) for adapter in spec.adapters],
             "draft_path": None if spec.draft_path is None else str(spec.draft_path),
             "sidecar_path": None if spec.sidecar_path is None else str(spec.sidecar_path),
             "cache_dir": str(settings.cache_dir),

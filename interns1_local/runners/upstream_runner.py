@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interns1_local.config import Settings
+from interns1_local.engine.adaptation import FIRST, Adaptation
 from interns1_local.errors import BadRequest, Busy, ContextOverflow, Forbidden, Unsupported, UpstreamError
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec
 from interns1_local.store.upstream import is_allowed, require_safe_scheme
@@ -130,7 +131,9 @@ class UpstreamRunner:
         async with self._opened("POST", path, {"model": self.model, **body}) as response:
             return self._object(await self._whole(response))
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]], truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
+    async def embed(
+        self, inputs: Sequence[str | Sequence[int]], truncate: bool, adaptation: Adaptation = FIRST
+    ) -> tuple[npt.NDArray[np.float32], int]:
         """float32[len(inputs), n], as the engine gives them, and the tokens of all inputs together."""
         if not inputs:
             return np.empty((0, 0), np.float32), 0
@@ -153,7 +156,7 @@ class UpstreamRunner:
     async def count(self, parts: Sequence[str | int]) -> int:
         self._cannot("count tokens")
 
-    async def score(self, texts: Sequence[str]) -> tuple[list[float], int]:
+    async def score(self, texts: Sequence[str], adaptation: Adaptation = FIRST) -> tuple[list[float], int]:
         self._cannot("score")
 
     async def close(self) -> None:

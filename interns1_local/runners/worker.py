@@ -110,7 +110,7 @@ class Worker:
             offload=_offload(options),
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],
-            adapter_path=Path(header["adapter_path"]) if header["adapter_path"] else None,
+            adapter_paths=tuple(map(Path, header["adapter_paths"])),
             draft_path=Path(header["draft_path"]) if header["draft_path"] else None,
             prefix_folder=Path(header["prefix_folder"]) if header["prefix_folder"] else None,
             prefix_bytes=header["prefix_bytes"],
@@ -119,9 +119,9 @@ class Worker:
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
         sidecar_path = Path(header["sidecar_path"]) if header["sidecar_path"] else None
         facts = self._facts = read_model_facts(model_path, mmproj_path, sidecar_path)
-        if engine_options.adapter_path is not None:
+        for adapter_path in engine_options.adapter_paths:
             # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
-            check_adapter(engine_options.adapter_path, model_path)
+            check_adapter(adapter_path, model_path)
         if header["rpc"]:
             engine_options = _spread(engine_options, header, facts, model_path.stat().st_size)
         with (
@@ -205,7 +205,7 @@ class Worker:
             self._engine.add_request(
                 EngineRequest(
                     request_id, prompt, request.sampling, request.max_tokens, guide, request.prompt_logprobs,
-                    request.speculation, request.keep,
+                    request.speculation, request.keep, request.adaptation,
                 )
             )  # fmt: skip
         except BaseException:

@@ -17,7 +17,15 @@ from interns1_local.server.services import keep_alive_seconds
 from interns1_local.store.model_store import StoredModel
 
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-_OPTION_NAMES = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "stop_sequences": "stop"}
+_OPTION_NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "stop_sequences": "stop",
+    # Ours.
+    "adapter": "adapter",
+    "adapter_scale": "adapter_scale",
+}
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "max", "xhigh": "max"}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from interns1_local.chat.go_template import jinja_twin
 from interns1_local.errors import InternS1Error
 from interns1_local.generation import abilities, template_source
+from interns1_local.store.adapter_names import line_of
 from interns1_local.store.create import human_count
 from interns1_local.store.model_store import StoredModel
 from interns1_local.store.modelfile import from_parts, render
@@ -80,7 +81,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
     text = render(
         from_parts(
             sources,
-            adapter="" if model.adapter_path is None else str(model.adapter_path),
+            adapters=[line_of(adapter) for adapter in model.adapters],
             draft="" if model.draft_path is None else str(model.draft_path),
             template=template,
             system=model.system,
@@ -99,6 +100,7 @@ def show(model: StoredModel, *, verbose: bool, system: str = "") -> dict[str, An
         "parser": model.config.get("parser"),
         "details": details(model),
         "messages": model.messages,
+        "adapters": [{"name": adapter.name, "size": adapter.size} for adapter in model.adapters],
         "model_info": _metadata(known.facts.metadata, verbose),
         "projector_info": _metadata(known.facts.mmproj_metadata, verbose),
         "tensors": [

@@ -20,6 +20,7 @@ from interns1_local.server.json_body import Fields, read_fields
 from interns1_local.server.ollama_chat import ndjson
 from interns1_local.server.services import Services, services_of
 from interns1_local.server.streaming import NDJSON, Json, ollama_line_error, stream, until_disconnect, worker_events
+from interns1_local.store.adapter_names import adapter_groups
 from interns1_local.store.blobs import check_digest
 from interns1_local.store.create import ModelPlan, create
 from interns1_local.store.model_store import ModelStore, StoredModel
@@ -110,7 +111,9 @@ async def _plan(services: Services, fields: Fields, request: Request) -> ModelPl
         base=base,
         upstream=upstream,
         files=_files(services.store, files, fields),
-        adapter=_files(services.store, fields.object("adapters", "map[string]string") or {}, fields, "adapters"),
+        adapters=adapter_groups(
+            _files(services.store, fields.object("adapters", "map[string]string") or {}, fields, "adapters")
+        ),
         draft=await _draft(services, fields),
         quantize=fields.text("quantize") or fields.text("quantization") or None,
         template=template,

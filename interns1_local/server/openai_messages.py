@@ -27,6 +27,8 @@ _OPTION_NAMES = {
     "presence_penalty": "presence_penalty",
     "repetition_penalty": "repeat_penalty",
     "repeat_penalty": "repeat_penalty",
+    "adapter": "adapter",
+    "adapter_scale": "adapter_scale",
 }
 _EFFORTS: dict[str, bool | str] = {
     "none": False,

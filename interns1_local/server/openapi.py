@@ -30,10 +30,12 @@ _KEPT = {"keep_alive": "any", "options": "object"}
 _THOUGHT = {"think_budget": "integer", "max_answer_tokens": "integer"}
 _OLLAMA = {**_MODEL, **_KEPT, **_THOUGHT, "stream": "flag", "format": "any", "think": "any", "grammar": "object",
            "logprobs": "flag", "top_logprobs": "integer", "shift": "flag"}  # fmt: skip
+_ADAPTER = {"adapter": "text", "adapter_scale": "number"}
 _CHOICE = {"tool_choice": "any", "parallel_tool_calls": "flag"}
-_V1 = {**_MODEL, **_KEPT, **_THOUGHT, **_CHOICE, "stream": "flag", "tools": "array", "temperature": "number",
-       "top_p": "number", "top_k": "integer", "min_p": "number", "seed": "integer", "chat_template_kwargs": "object",
-       "enable_thinking": "flag", "truncate": "flag", "truncation": "text"}  # fmt: skip
+_V1 = {**_MODEL, **_KEPT, **_THOUGHT, **_ADAPTER, **_CHOICE, "stream": "flag", "tools": "array",
+       "temperature": "number", "top_p": "number", "top_k": "integer", "min_p": "number", "seed": "integer",
+       "chat_template_kwargs": "object", "enable_thinking": "flag", "truncate": "flag",
+       "truncation": "text"}  # fmt: skip
 
 # (method, path): (what it does, fields of its JSON body, those that it cannot do without).
 OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] = {
@@ -122,7 +124,7 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
     ),
     ("POST", "/v1/completions"): (
         "OpenAI's completions.",
-        {**_MODEL, **_KEPT, "prompt": "any", "suffix": "text", "stream": "flag", "max_tokens": "integer",
+        {**_MODEL, **_KEPT, **_ADAPTER, "prompt": "any", "suffix": "text", "stream": "flag", "max_tokens": "integer",
          "n": "integer", "best_of": "integer", "echo": "flag", "logprobs": "any", "stop": "any",
          "temperature": "number"},
         ("model", "prompt"),
@@ -149,7 +151,7 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, str], tuple[str, ...]]] =
     ("DELETE", "/v1/responses/{id}"): ("Forget it.", {}, ()),
     ("POST", "/v1/messages"): (
         "Anthropic's messages.",
-        {**_MODEL, **_KEPT, "messages": "array", "max_tokens": "integer", "system": "any", "stream": "flag",
+        {**_MODEL, **_KEPT, **_ADAPTER, "messages": "array", "max_tokens": "integer", "system": "any", "stream": "flag",
          "temperature": "number", "top_p": "number", "top_k": "integer", "stop_sequences": "any", "tools": "array",
          "tool_choice": "object", "thinking": "object", "output_config": "object"},
         ("model", "messages", "max_tokens"),

@@ -17,7 +17,7 @@ from interns1_local.server.openai_messages import read_effort, read_template_kwa
 from interns1_local.server.services import keep_alive_seconds
 from interns1_local.store.model_store import StoredModel
 
-_OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "seed", "stop")
+_OPTION_NAMES = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "adapter", "adapter_scale")
 
 
 def read_request(fields: Fields, model: StoredModel, history: Sequence[Message]) -> ChatRequest:

@@ -1,4 +1,4 @@
-"""A model's adapter: one LoRA in a GGUF file or in PEFT's files, checked against the model before llama.cpp sees it.
+"""A model's adapters: LoRAs in GGUF files or in PEFT's files, checked against the model before llama.cpp sees them.
 
 llama.cpp compares two dimensions of each tensor and takes the rest on trust: with other numbers of experts it reads
 outside of the tensor, with a key of another type it ends the process.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from interns1_local.errors import BadRequest
 from interns1_local.store import manifest as media
+from interns1_local.store.adapter_names import NAME_KEY, Files
 from interns1_local.store.create_files import adopt, blob_layer, foreign_errors, link_files, read_gguf
 from interns1_local.store.manifest import Layer
 from interns1_local.store.model_store import ModelStore
@@ -25,47 +27,34 @@ TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 _A, _B = ".lora_a", ".lora_b"
 _GGUF_FLOAT32 = 6
-_ONE_ONLY = "only one adapter is currently supported"
 _CONVERT_FIRST = "the adapter is in safetensors format: make a model of it first (interns1 create)"
 
 Shape = tuple[int, ...]
 
 
-def adapter_files(source: str | None, base_dir: Path) -> dict[str, Path]:
-    """The files that ADAPTER names, relative to the Modelfile."""
-    if not source:
-        return {}
-    path = base_dir / Path(source).expanduser()
-    if path.is_file():
-        return {path.name: path}
-    if not path.is_dir():
-        raise BadRequest(f"ADAPTER {source}: there is no such file or folder")
-    found = sorted([*path.glob("*.gguf"), *path.glob("*.safetensors"), *path.glob("adapter_config.json")])
-    if not found:
-        raise BadRequest(f"ADAPTER {source}: this folder holds no adapter (a GGUF file, or PEFT's two files)")
-    return {file.name: file for file in found}
-
-
-def replace_adapter(
+def replace_adapters(
     layers: list[Layer],
     store: ModelStore,
-    files: Mapping[str, Path],
+    adapters: Mapping[str, Files],
     workspace: Path,
     report: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Put the adapter of `files` in the place of an old one. Raises BadRequest when it does not fit the model."""
+    """Put `adapters`, by their names, in the place of old ones. Raises BadRequest when one does not fit the model."""
     model = next(layer for layer in layers if layer.media_type == media.MODEL)
-    model_path, converts = store.blobs.path(model.digest), any(map(_is_safetensors, files))
-    if converts:
-        report({"status": "converting adapter"})
-        path = _convert(files, model_path, workspace)
-    else:
-        path = adapter_file(files)
-        report({"status": "parsing GGUF"})
-    for warning in check_adapter(path, model_path):
-        report({"status": f"warning: {warning}"})
-    kept = [layer for layer in layers if layer.media_type != media.ADAPTER]
-    layers[:] = [*kept, (adopt if converts else blob_layer)(store, path, media.ADAPTER)]
+    model_path = store.blobs.path(model.digest)
+    layers[:] = [layer for layer in layers if layer.media_type != media.ADAPTER]
+    for place, (name, files) in enumerate(adapters.items()):
+        converts = any(map(_is_safetensors, files))
+        if converts:
+            report({"status": "converting adapter"})
+            path = _convert(files, model_path, workspace / f"adapter-{place}")
+        else:
+            path = adapter_file(files)
+            report({"status": "parsing GGUF"})
+        for warning in check_adapter(path, model_path):
+            report({"status": f"warning: {warning}"})
+        layer = (adopt if converts else blob_layer)(store, path, media.ADAPTER)
+        layers.append(replace(layer, extra={NAME_KEY: name}))
 
 
 def check_adapter(path: Path, model_path: Path) -> list[str]:
@@ -94,13 +83,13 @@ def check_adapter(path: Path, model_path: Path) -> list[str]:
     return [f"llama.cpp does not apply the adapter's {len(norms)} norm weights ({norms[0]} ...)"] if norms else []
 
 
-def adapter_file(files: Mapping[str, Path]) -> Path:
+def adapter_file(files: Files) -> Path:
     """The one file of weights among the files of an adapter."""
     weights = {name: path for name, path in files.items() if not name.lower().endswith((".json", ".md", ".txt"))}
     if any(map(_is_safetensors, weights)):
         raise BadRequest(_CONVERT_FIRST)
     if len(weights) > 1:
-        raise BadRequest(_ONE_ONLY)
+        raise BadRequest(f"an adapter is one GGUF file, not {', '.join(weights)}; an ADAPTER line names one of them")
     if not weights:
         raise BadRequest(f"the adapter's files ({', '.join(files)}) hold no weights; an adapter is one GGUF file")
     return next(iter(weights.values()))
@@ -110,17 +99,17 @@ def _is_safetensors(name: str) -> bool:
     return name.lower().endswith(".safetensors")
 
 
-def _convert(files: Mapping[str, Path], model_path: Path, workspace: Path) -> Path:
+def _convert(files: Files, model_path: Path, workspace: Path) -> Path:
     """A PEFT adapter as GGUF."""
-    if sum(map(_is_safetensors, files)) > 1:
-        raise BadRequest(_ONE_ONLY)
+    weights, *others = filter(_is_safetensors, files)
+    if others:
+        raise BadRequest(f"an adapter is one safetensors file, not {', '.join((weights, *others))}; give each a folder")
     from convert.lora import CONFIG, convert_lora
 
     if CONFIG not in files:
         raise BadRequest(f"an adapter in safetensors format comes with its {CONFIG}; give the folder, or both files")
-    folder, output = workspace / "adapter", workspace / "adapter.gguf"
+    folder, output = workspace / "files", workspace / "adapter.gguf"
     link_files(files, folder)
-    weights = next(filter(_is_safetensors, files))
     with foreign_errors():
         convert_lora(folder, weights, read_gguf(model_path), output)
     return output

@@ -12,7 +12,8 @@ from typing import Any
 
 from interns1_local.errors import BadRequest, InternS1Error, Unsupported
 from interns1_local.store import manifest as media
-from interns1_local.store.adapter import adapter_files, replace_adapter
+from interns1_local.store.adapter import replace_adapters
+from interns1_local.store.adapter_names import Files, adapter_lines, check_default
 from interns1_local.store.create_files import (
     adopt,
     blob_layer,
@@ -69,9 +70,9 @@ class ModelPlan:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
-    # A LoRA, by the names that its files had; it takes the place of the one that `base` has.
-    adapter: Mapping[str, Path] = field(default_factory=dict)
-    # A draft model, likewise.
+    # LoRAs by their names; they take the place of those that `base` has.
+    adapters: Mapping[str, Files] = field(default_factory=dict)
+    # A draft model, by the name that its file had, likewise.
     draft: Mapping[str, Path] = field(default_factory=dict)
     # Another server that computes for the model; it takes the place of files.
     upstream: Upstream | None = None
@@ -90,7 +91,7 @@ def plan_from_modelfile(
         "licenses": tuple(modelfile.values("license")),
         "parameters": modelfile.parameters,
         "messages": tuple(modelfile.messages),
-        "adapter": adapter_files(modelfile.last("adapter"), base_dir),
+        "adapters": adapter_lines(modelfile.values("adapter"), base_dir),
         "draft": draft_files(modelfile.last("draft"), base_dir, store),
         "config": {key: value for key in _CHOSEN if (value := modelfile.last(key))},
     }
@@ -115,10 +116,11 @@ def create(store: ModelStore, name: ModelName, plan: ModelPlan, progress: Progre
     _check_upstream(plan)
     with open_workspace(store) as workspace, new_layers(store) as layers:
         config = _add_model(layers, store, name, plan, workspace, report)
-        if plan.adapter:
-            replace_adapter(layers, store, plan.adapter, workspace, report)
+        if plan.adapters:
+            replace_adapters(layers, store, plan.adapters, workspace, report)
         if plan.draft:
             replace_draft(layers, store, plan.draft, report)
+        check_default({**(plan.base.params if plan.base else {}), **plan.parameters}, layers)
     layers = _override(store, layers, plan)
     config = {**config, **plan.config}
     if plan.template or (plan.base is not None and plan.base.template_given):
@@ -143,7 +145,7 @@ def _check_upstream(plan: ModelPlan) -> None:
         raise BadRequest(f"FROM {upstream.url} names no model; expected {upstream.url}#MODEL")
     for given, word in (
         (plan.quantize, "quantized"),
-        (plan.adapter, "given an ADAPTER"),
+        (plan.adapters, "given an ADAPTER"),
         (plan.draft, "given a DRAFT"),
     ):
         if given:

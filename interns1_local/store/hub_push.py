@@ -52,7 +52,7 @@ def _files(model: StoredModel) -> dict[str, Path]:
     stem = model.name.model.removesuffix("-GGUF")
     quant = str(model.config.get("file_type") or model.name.tag)
     files = {f"{stem}-{quant}.gguf": model.model_path}
-    if model.adapter_path is not None:
+    if model.adapters:
         raise Unsupported(
             f"{model.name.short} has an adapter, and a repository on hf.co does not say which files belong together: "
             "push it to a registry, or merge the adapter into the model first (llama-export-lora)"

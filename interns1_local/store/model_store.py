@@ -15,6 +15,7 @@ from typing import Any
 
 from interns1_local.errors import InternS1Error, InvalidName, ModelNotFound
 from interns1_local.store import manifest as media
+from interns1_local.store.adapter_names import StoredAdapter, names_of
 from interns1_local.store.blobs import PARTIAL_SUFFIX, BlobStore, write_atomically
 from interns1_local.store.manifest import BrokenManifest, Layer, Manifest
 from interns1_local.store.name import ModelName
@@ -36,7 +37,7 @@ class StoredModel:
     model_path: Path
     mmproj_path: Path | None = None
     sidecar_path: Path | None = None
-    adapter_path: Path | None = None
+    adapters: tuple[StoredAdapter, ...] = ()
     draft_path: Path | None = None
     template: str = ""
     system: str = ""
@@ -216,9 +217,10 @@ class ModelStore:
         projectors = manifest.of_type(media.PROJECTOR)
         sidecars = manifest.of_type(media.SIDECAR)
         adapters = manifest.of_type(media.ADAPTER)
-        if len(adapters) > 1:
-            # Older versions of Ollama stored several. Applying one of them would be another model.
-            raise BrokenManifest(f"{name} has {len(adapters)} adapters; only one adapter is currently supported")
+        adapter_names = names_of(adapters)
+        if len(set(adapter_names)) < len(adapters):
+            # Older versions of Ollama stored several, without names. Applying one of them would be another model.
+            raise BrokenManifest(f"{name} has {len(adapters)} adapters, which have no names to choose one by")
         drafts = manifest.of_type(media.DRAFT)
         prompts = manifest.of_type(media.TEMPLATE) or manifest.of_type(media.PROMPT)
         return StoredModel(
@@ -229,7 +231,7 @@ class ModelStore:
             model_path=self.blobs.path(models[0].digest),
             mmproj_path=self.blobs.path(projectors[0].digest) if projectors else None,
             sidecar_path=self.blobs.path(sidecars[-1].digest) if sidecars else None,
-            adapter_path=self.blobs.path(adapters[0].digest) if adapters else None,
+            adapters=tuple(map(StoredAdapter, adapter_names, (self.blobs.path(layer.digest) for layer in adapters))),
             draft_path=self.blobs.path(drafts[-1].digest) if drafts else None,
             template=self._text(prompts[-1:]),
             system=self._text(manifest.of_type(media.SYSTEM)[-1:]),

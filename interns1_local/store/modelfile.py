@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ def render(modelfile: Modelfile) -> str:
 def from_parts(
     source: str | list[str],
     *,
-    adapter: str = "",
+    adapters: Sequence[str] = (),
     draft: str = "",
     template: str = "",
     system: str = "",
@@ -113,7 +114,7 @@ def from_parts(
     sources = [source] if isinstance(source, str) else source
     commands = [Command("from", text) for text in sources]
     # After the first source, the model's own file.
-    commands[1:1] = [Command(name, path) for name, path in (("adapter", adapter), ("draft", draft)) if path]
+    commands[1:1] = [Command("adapter", path) for path in adapters] + ([Command("draft", draft)] if draft else [])
     if template:
         commands.append(Command("template", template))
     if system:

@@ -47,6 +47,8 @@ OPTION_TYPES: dict[str, str] = {
     "max_patches": "integer",
     "max_total_patches": "integer",
     "num_frames": "integer",
+    "adapter": "string",
+    "adapter_scale": "float32",
     "fps": "float32",
     "frame_prefix": "string",
 }

@@ -24,11 +24,12 @@ def scheduler(n_cells: int = 256, n_slots: int = 8, max_running: int = 4, n_batc
 
 
 class FakeCache:
-    """What each slot holds, as the engine's operations would leave it. Every span must follow on what is there."""
+    """What each slot holds, as the engine's operations would leave it. Every span must follow on what is there, and on
+    what its own adapter computed."""
 
     def __init__(self, n_cells: int) -> None:
         self.n_cells = n_cells
-        self.slots: dict[int, list[tuple[int, int]]] = {}
+        self.slots: dict[int, list[tuple[int, int, bytes]]] = {}
         self._cell = 0
 
     def run(self, plan: Plan) -> None:
@@ -36,22 +37,23 @@ class FakeCache:
             if isinstance(operation, Remove):
                 self.slots[operation.slot] = self.slots.get(operation.slot, [])[: operation.start]
             elif isinstance(operation, Store):
-                assert [key for key, _ in self.slots[operation.slot]] == operation.keys.tolist()
+                assert [key for key, *_ in self.slots[operation.slot]][1:] == operation.keys.tolist()[1:]
             else:
                 assert isinstance(operation, Share) and not self.slots.get(operation.target)
                 self.slots[operation.target] = self.slots[operation.source][: operation.length]
         for span in [*plan.spans, *([plan.image] if plan.image else [])]:
             held = self.slots.setdefault(span.sequence.slot, [])
             assert len(held) == span.start
-            assert [key for key, _ in held] == span.sequence.keys[: span.start]
+            assert [key for key, *_ in held] == span.sequence.keys[: span.start]
+            assert {root for *_, root in held} <= {span.sequence.root} == {plan.root}
             for key in span.sequence.keys[span.start : span.stop]:
                 self._cell += 1
-                held.append((key, self._cell))
+                held.append((key, self._cell, span.sequence.root))
         assert self.n_used <= self.n_cells
 
     @property
     def n_used(self) -> int:
-        return len({cell for held in self.slots.values() for _, cell in held})
+        return len({cell for held in self.slots.values() for _, cell, _ in held})
 
 
 def take_step(subject: Scheduler, cache: FakeCache, budget: int = 8, token: int = 10_000) -> Plan:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import ollama
+import openai
 import pytest
+from click.testing import CliRunner
 
 from interns1_local import Interns1
+from interns1_local.commands.group import interns1 as command_line
 from interns1_local.errors import LoadError
 from tests.convert.test_lora import write_peft
 from tests.lora_files import ALPHA, RANK, Pairs, random_pairs, write_lora, write_merged
@@ -58,9 +62,9 @@ def merged(
     return "merged"
 
 
-def answer(client: ollama.Client, model: str, prompt: str) -> tuple[str, np.ndarray]:
+def answer(client: ollama.Client, model: str, prompt: str, **more: Any) -> tuple[str, np.ndarray]:
     """The raw text of a greedy answer, and the log-probabilities of its tokens and of each one's rivals."""
-    found: Any = client.generate(model, prompt, raw=True, options=EXACT, logprobs=True, top_logprobs=3)
+    found: Any = client.generate(model, prompt, raw=True, options=EXACT | more, logprobs=True, top_logprobs=3)
     rows = [[entry.logprob, *(rival.logprob for rival in entry.top_logprobs)] for entry in found.logprobs or []]
     return found.response, np.array(rows)
 
@@ -138,16 +142,87 @@ def _adapter_line(client: ollama.Client, model: str) -> str:
     lines = (client.show(model).modelfile or "").splitlines()
     found = [line.removeprefix("ADAPTER ") for line in lines if line.startswith("ADAPTER ")]
     assert len(found) == 1
-    return found[0]
+    return found[0].partition(" AS ")[0]
 
 
-@pytest.mark.parametrize("count", [2])
-def test_only_one(server: str, base: tuple[str, Path], pairs: Pairs, tmp_path: Path, count: int) -> None:
-    with ollama.Client(server) as client:
-        paths = [
-            write_lora(tmp_path / f"{index}.gguf", {name: pairs[name]}) for index, name in enumerate(CHANGED[:count])
-        ]
-        adapters = {path.name: client.create_blob(path) for path in paths}
-    body = {"model": "new", "from": base[0], "adapters": adapters, "stream": False}
-    refused = httpx.post(f"{server}/api/create", json=body)
-    assert (refused.status_code, refused.json()["error"]) == (400, "only one adapter is currently supported")
+@pytest.fixture(scope="module")
+def several(
+    client: ollama.Client, base: tuple[str, Path], pairs: Pairs, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The nano with two adapters, `plus` and `minus`, and models with each of them alone."""
+    folder = tmp_path_factory.mktemp("several")
+    opposite = {name: (a, -1.5 * b) for name, (a, b) in pairs.items()}
+    files = {"plus": write_lora(folder / "plus.gguf", pairs), "minus": write_lora(folder / "minus.gguf", opposite)}
+    adapters = {f"{name}.gguf": client.create_blob(path) for name, path in files.items()}
+    client.create(model="several", from_=base[0], adapters=adapters)
+    for name in files:
+        client.create(model=name, from_=base[0], adapters={f"{name}.gguf": adapters[f"{name}.gguf"]})
+    return "several"
+
+
+def test_each_request_has_the_adapter_that_it_chooses(
+    client: ollama.Client, several: str, base: tuple[str, Path]
+) -> None:
+    def say(model: str, **options: Any) -> tuple[str, np.ndarray]:
+        return answer(client, model, "user: Count to five, then name a colour: one, two,", **options)
+
+    def same(one: tuple[str, np.ndarray], other: tuple[str, np.ndarray]) -> bool:
+        return one[0] == other[0] and np.abs(one[1] - other[1]).max() < CLOSE
+
+    alone = {"plus": say("plus"), "minus": say("minus"), "none": say(base[0])}
+    assert not any(same(alone[one], alone[other]) for one, other in combinations(alone, 2))
+    wanted = ["plus", "minus", "none", "minus", "none", "plus"] * 2
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = list(pool.map(lambda name: say(several, adapter=name), wanted))
+    # At once; then one after the other, with what all others read in the cache.
+    assert all(map(same, found, (alone[name] for name in wanted)))
+    assert all(same(say(several, adapter=name), said) for name, said in alone.items())
+    assert same(say(several), alone["plus"]), "the first is for those who say nothing"
+    assert same(say(several, adapter="minus", adapter_scale=0), alone["none"])
+    with pytest.raises(ollama.ResponseError, match="several:latest has no adapter 'other': choose one of plus, minus"):
+        say(several, adapter="other")
+
+
+def test_vectors_and_other_doors_have_it_too(
+    client: ollama.Client, openai_client: openai.OpenAI, several: str, base: tuple[str, Path]
+) -> None:
+    def vector(model: str, **more: Any) -> np.ndarray:
+        options = {"kv_cache_type": "f32", "num_ctx": 512, **more}
+        return np.array(client.embed(model, "Water boils.", options=options).embeddings)
+
+    for name, single in (("plus", "plus"), ("minus", "minus"), ("none", base[0])):
+        assert np.abs(vector(several, adapter=name) - vector(single)).max() < CLOSE
+    answers = []
+    for model, extra in ((several, {"adapter": "minus"}), ("minus", {}), (several, {})):
+        answer = openai_client.completions.create(
+            model=model, prompt=PROMPTS[2], max_tokens=40, temperature=0, extra_body={"options": EXACT} | extra
+        )
+        answers.append(answer.choices[0].text)
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_a_modelfile_of_several_adapters(
+    client: ollama.Client, server: str, several: str, base: tuple[str, Path], pairs: Pairs, tmp_path: Path
+) -> None:
+    """Through the command line and back: a PEFT folder, a file with a name of its own, a default."""
+    modules = {"model.language_model.layers.0.self_attn.q_proj": pairs["blk.0.attn_q.weight"]}
+    write_peft(tmp_path / "peft", modules, r=RANK, lora_alpha=ALPHA)
+    write_lora(tmp_path / "lora.gguf", pairs)
+    text = f"FROM {base[0]}\nADAPTER ./peft\nADAPTER ./lora.gguf AS strong one\nPARAMETER adapter strong one\n"
+    (tmp_path / "Modelfile").write_text(text)
+    environment = {"INTERNS1_HOST": server.removeprefix("http://")}
+
+    def interns1(*arguments: str) -> str:
+        done = CliRunner().invoke(command_line, list(arguments), env=environment, prog_name="interns1")
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    interns1("create", "listed", "-f", str(tmp_path / "Modelfile"))
+    shown = interns1("show", "listed")
+    assert "Adapters" in shown and "peft" in shown and "strong one" in shown
+    (tmp_path / "again").write_text(interns1("show", "listed", "--modelfile"))
+    interns1("create", "again", "-f", str(tmp_path / "again"))
+    layers = [client.show(name).modelfile.splitlines() for name in ("listed", "again")]
+    adapters = [[line for line in lines if line.startswith(("ADAPTER", "PARAMETER adapter"))] for lines in layers]
+    assert adapters[0] == adapters[1] and len(adapters[0]) == 3
+    assert answer(client, "listed", PROMPTS[2])[0] == answer(client, "plus", PROMPTS[2])[0]

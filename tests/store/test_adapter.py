@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.store import manifest as media
 from interns1_local.store.adapter import check_adapter
+from interns1_local.store.adapter_names import adapter_groups, line_of, upload_names
 from interns1_local.store.create import ModelPlan, create, plan_from_modelfile
 from interns1_local.store.hub_push import _files
 from interns1_local.store.manifest import BrokenManifest, Manifest
@@ -129,20 +131,21 @@ def store(tmp_path: Path) -> ModelStore:
 def test_a_refused_adapter_leaves_nothing(store: ModelStore, model: Path, tmp_path: Path) -> None:
     bad = write_lora(tmp_path / "a.gguf", {QUERY: (zeros(4, 15), zeros(24, 4))})
     with pytest.raises(BadRequest):
-        create(store, NEW, ModelPlan(files={"m": model}, adapter={"a": bad}))
+        create(store, NEW, ModelPlan(files={"m": model}, adapters={"a": {"a": bad}}))
     assert store.names() == [] and not store.blobs.digests()
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (("a.gguf", "b.gguf"), "only one adapter is currently supported"),
+        (("a.gguf", "b.gguf"), "an adapter is one GGUF file, not a.gguf, b.gguf"),
+        (("a.safetensors", "b.safetensors"), "one safetensors file, not a.safetensors, b.safetensors; give each a"),
         (("adapter_config.json",), "hold no weights"),
     ],
 )
 def test_sets_of_files(store: ModelStore, model: Path, tmp_path: Path, files: tuple[str, ...], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        create(store, NEW, ModelPlan(files={"m": model}, adapter={name: tmp_path / name for name in files}))
+        create(store, NEW, ModelPlan(files={"m": model}, adapters={"a": {name: tmp_path / name for name in files}}))
 
 
 def test_from_a_modelfile(store: ModelStore, model: Path, pairs: Pairs, tmp_path: Path) -> None:
@@ -152,18 +155,70 @@ def test_from_a_modelfile(store: ModelStore, model: Path, pairs: Pairs, tmp_path
     def make(name: str, text: str) -> Any:
         return create(store, ModelName.parse(name), plan_from_modelfile(store, parse(text), tmp_path))
 
-    made = make("new", f"FROM {model}\nADAPTER missing.gguf\nADAPTER ./lora/a.gguf")
-    assert made.adapter_path is not None and made.adapter_path.read_bytes() == path.read_bytes()
-    assert make("folder", f"FROM {model}\nADAPTER ./lora").adapter_path == made.adapter_path
-    assert make("inherits", "FROM new\nSYSTEM x").adapter_path == made.adapter_path
+    made = make("new", f"FROM {model}\nADAPTER ./lora/a.gguf")
+    (adapter,) = made.adapters
+    assert adapter.name == "a" and adapter.path.read_bytes() == path.read_bytes()
+    assert make("folder", f"FROM {model}\nADAPTER ./lora").adapters == (replace(adapter, name="lora"),)
+    assert make("inherits", "FROM new\nSYSTEM x").adapters == made.adapters
     with pytest.raises(Unsupported, match="merge the adapter"):
         _files(made)
 
 
+def test_several_from_a_modelfile(store: ModelStore, model: Path, pairs: Pairs, tmp_path: Path) -> None:
+    (tmp_path / "AS one").mkdir()
+    write_lora(tmp_path / "AS one" / "a.gguf", pairs)
+    write_lora(tmp_path / "b.GGUF", pairs, alpha=4.0)
+    text = f"FROM {model}\nADAPTER AS one/a.gguf\nADAPTER ./b.GGUF as molecules, small\nADAPTER b.GGUF\n"
+    text += "PARAMETER adapter b\nPARAMETER adapter_scale 0.5\n"
+
+    def make(name: str, text: str) -> Any:
+        return create(store, ModelName.parse(name), plan_from_modelfile(store, parse(text), tmp_path))
+
+    made = make("new", text)
+    assert [adapter.name for adapter in made.adapters] == ["a", "molecules, small", "b"]
+    assert (made.params["adapter"], made.params["adapter_scale"]) == ("b", 0.5)
+    # What `show` prints makes the same model again.
+    lines = "".join(f"ADAPTER {line_of(adapter)}\n" for adapter in made.adapters)
+    assert make("again", f"FROM {model}\n{lines}").adapters == made.adapters
+    assert make("fewer", f"FROM {model}\nADAPTER b.GGUF\nPARAMETER adapter none").adapters == made.adapters[2:]
+    for more, message in (
+        ("ADAPTER b.GGUF AS a\nADAPTER AS one/a.gguf", "two adapters are called 'a'"),
+        ("ADAPTER b.GGUF AS None", "cannot be called 'None': in a request this means the model without"),
+        ("ADAPTER b.GGUF AS x/y", "cannot be called 'x/y'"),
+        (f"ADAPTER b.GGUF AS {'x' * 81}", "at most 80 characters"),
+        ("ADAPTER c.gguf AS c", "ADAPTER c.gguf: there is no such file"),
+        ("ADAPTER b.GGUF\nPARAMETER adapter c", "the model has no adapter of this name; it has b"),
+        ("PARAMETER adapter c", "the model has no adapter of this name; it has none"),
+    ):
+        with pytest.raises(BadRequest, match=message):
+            make("wrong", f"FROM {model}\n{more}")
+    with pytest.raises(BadRequest, match="PARAMETER adapter b: the model has no adapter of this name; it has a"):
+        make("wrong", "FROM new\nADAPTER AS one/a.gguf")
+
+
+GROUPS: list[tuple[list[str], dict[str, list[str]]]] = [
+    (["lora.gguf"], {"lora": ["lora.gguf"]}),
+    (["one/x.gguf", "two/y.gguf"], {"x": ["x.gguf"], "y": ["y.gguf"]}),
+    (["adapter_config.json", "adapter_model.safetensors"],
+     {"adapter": ["adapter_config.json", "adapter_model.safetensors"]}),
+    (["p/adapter_config.json", "p/w.safetensors", "q/adapter_config.json", "q/w.safetensors", "r.gguf", "README.md"],
+     {"r": ["r.gguf"], "p": ["adapter_config.json", "w.safetensors"], "q": ["adapter_config.json", "w.safetensors"]}),
+    (["adapter_config.json"], {"adapter": ["adapter_config.json"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "groups"), GROUPS)
+def test_uploaded_files_are_told_apart_by_their_names(names: list[str], groups: dict[str, list[str]]) -> None:
+    found = adapter_groups({name: Path(f"/blobs/{index}") for index, name in enumerate(names)})
+    assert {name: list(files) for name, files in found.items()} == groups
+    assert adapter_groups(upload_names(found)) == found
+
+
 def test_a_manifest_with_two_is_refused(store: ModelStore, model: Path, pairs: Pairs, tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.gguf", pairs)
-    made = create(store, NEW, ModelPlan(files={"m": model}, adapter={"a": path}))
-    second = store.add_layer(media.ADAPTER, b"other")
-    store.write(NEW, Manifest(made.manifest.config, (*made.manifest.layers, second)))
-    with pytest.raises(BrokenManifest, match="only one adapter is currently supported"):
+    made = create(store, NEW, ModelPlan(files={"m": model}, adapters={"a": {"a": path}}))
+    layers = [replace(layer, extra={}) for layer in made.manifest.layers]
+    layers.append(store.add_layer(media.ADAPTER, b"other"))
+    store.write(NEW, Manifest(made.manifest.config, tuple(layers)))
+    with pytest.raises(BrokenManifest, match="2 adapters, which have no names to choose one by"):
         store.resolve(NEW)

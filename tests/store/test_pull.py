@@ -284,5 +284,5 @@ def test_push_and_pull_back(store: ModelStore, registry: Registry, tmp_path: Pat
         pull(second, f"http://{other.host}/mine/copy:v1", insecure=True)
         model = second.resolve(f"{other.host}/mine/copy:v1")
         assert model.system == "Hello."
-        assert model.adapter_path is not None and model.adapter_path.read_bytes() == b"a lora"
+        assert [(adapter.name, adapter.path.read_bytes()) for adapter in model.adapters] == [("adapter", b"a lora")]
         assert model.draft_path is not None and model.draft_path.read_bytes() == b"small"
