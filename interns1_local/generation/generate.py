@@ -16,17 +16,15 @@ from interns1_local.chat.template import MediaRef
 from interns1_local.chat.tool_parsers import detect
 from interns1_local.errors import ContextOverflow
 from interns1_local.generation.abilities import abilities
-from interns1_local.generation.adapter_choice import adapter_choice
 from interns1_local.generation.answer import Answer, AnswerPlan
 from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
 from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.opened_chat import open_chat, open_chat_aside
 from interns1_local.generation.prepare import (
-    kept_on_shift,
     options_in_force,
+    runner_options,
     sampling_params,
-    speculation,
     thought_rules,
     token_limit,
 )
@@ -65,9 +63,8 @@ async def chat_choices(
     chat = await open_chat_aside(request)
     options, template = chat.options, chat.template
     held = await asyncio.to_thread(chat_rules, request, template, chat.model.facts)
-    adaptation = adapter_choice(request.model, options)
     prompt = await chat.prompt()
-    limit, guessing = token_limit(options, request.max_tokens), speculation(options)
+    limit, told = token_limit(options, request.max_tokens), runner_options(request.model, options)
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
 
         def answers(
@@ -82,9 +79,7 @@ async def chat_choices(
                 grammar=held.grammar,
                 grammar_after=held.after,
                 forbidden=held.forbidden,
-                speculation=guessing,
-                keep=kept_on_shift(options),
-                adaptation=adaptation,
+                **told,
             )
             calls = None if request.parallel_tool_calls else 1
             plan = AnswerPlan(options.get("stop", ()), started, request.return_context, calls, truncation)
@@ -132,11 +127,10 @@ async def text_choices(
     request = requests[0]
     model = await asyncio.to_thread(abilities, request.model)
     options = options_in_force(request.model, model.facts, request.options)
-    adaptation = adapter_choice(request.model, options)
     media = await media_parts([Message("user", tuple(request.images))], model.facts, options)
     pictures = [piece for pieces in media.values() for piece in pieces]
     grammar = await asyncio.to_thread(text_grammar, request)
-    limit, guessing = token_limit(options, request.max_tokens), speculation(options)
+    limit, told = token_limit(options, request.max_tokens), runner_options(request.model, options)
     scored = request.echo and request.logprobs is not None
     async with scheduler.acquire(request.model.name.short, request.options, request.keep_alive) as lease:
 
@@ -150,9 +144,7 @@ async def text_choices(
                 limit,
                 grammar=grammar,
                 prompt_logprobs=scored,
-                speculation=guessing,
-                keep=kept_on_shift(options),
-                adaptation=adaptation,
+                **told,
             )
             return Answer(lease, runner_request, parser, AnswerPlan(options.get("stop", ()), started, echo=echo))
 

@@ -13,6 +13,7 @@ from interns1_local.engine.sampling import MAX_SEED, SamplingParams
 from interns1_local.engine.speculative import MOST_DRAFTED, Speculation
 from interns1_local.errors import BadRequest, Unsupported
 from interns1_local.generation.abilities import Abilities, compiled
+from interns1_local.generation.adapter_choice import adapter_choice
 from interns1_local.generation.requests import ChatRequest, TextRequest
 from interns1_local.runners.model_spec import ModelFacts
 from interns1_local.store.model_store import StoredModel
@@ -124,6 +125,15 @@ def speculation(options: Mapping[str, Any]) -> Speculation:
     """What may be guessed ahead. Raises BadRequest for a kind of guessing that there is not."""
     most = options.get("num_draft", options.get("draft_num_predict", MOST_DRAFTED))
     return Speculation(str(options.get("speculative", "auto")).lower(), max(0, most))
+
+
+def runner_options(model: StoredModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the runner's request that follow from options alone. Raises BadRequest for what there is not."""
+    return {
+        "speculation": speculation(options),
+        "keep": kept_on_shift(options),
+        "adaptation": adapter_choice(model, options),
+    }
 
 
 def token_limit(options: Mapping[str, Any], asked: int | None) -> int | None:
