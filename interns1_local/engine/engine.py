@@ -91,7 +91,7 @@ class Engine:
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
         least = SHORTEST_STORED if files else 0
-        tail = share, self.context.n_outputs, least, cache_state.can_shift(self.context)
+        tail = share, self.context.n_outputs, least, cache_state.can_shift(self.context), self.context.tile_rows
         limits = Limits(self.context.n_ctx, n_slots, options.n_seq_max, n_batch, *tail)
         can_share = partial(cache_state.holds_beginning, self.context)
         turns = AdapterTurns() if self.model.adapters else None
@@ -290,9 +290,12 @@ class Engine:
         except EngineError as error:
             return self._undo(spans, error)
         seconds = time.perf_counter() - began
-        self._pace.observe(self._batch.count, seconds)
         if all(sampling):
             self._speculator.observe(self._batch.count, seconds)
+        if all(span.decodes for span in spans):
+            self._pace.observe_decode(seconds)
+        else:
+            self._pace.observe_prompt(self._batch.count, seconds)
         chosen = []
         for span, row, samples in zip(spans, rows, sampling, strict=True):
             if span.sequence.scores_prompt:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from interns1_local.engine import native_log
 from interns1_local.engine.adapter import Adapters
-from interns1_local.engine.attention import attends_exactly, kv_types
+from interns1_local.engine.attention import attends_exactly, kv_types, tile_rows
 from interns1_local.engine.backend import start_backend
 from interns1_local.engine.device_shares import DeviceShares
 from interns1_local.engine.devices import has_local_gpu
@@ -265,6 +265,9 @@ class Context:
         exact = attends_exactly(self.model.is_exact, kv_type, n_ctx, n_batch, n_heads)
         if self._flash_attention == "auto" and exact and not has_local_gpu():
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        flash = params.flash_attn_type != llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # From so many rows on, decodes and prompts had better not share a call; 0: they always may.
+        self.tile_rows = tile_rows(kv_type) if flash and not has_local_gpu() else 0
         # Shared prefixes need the keys that a sliding window would have thrown away.
         params.swa_full = True
         params.no_perf = True

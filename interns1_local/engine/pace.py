@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 FIRST_CHUNK = 128
 SMALLEST_CHUNK = 32
 
@@ -16,22 +18,24 @@ class Pace:
         self._decode_seconds: float | None = None
         self._seconds_per_token: float | None = None
 
-    def observe(self, n_tokens: int, seconds: float) -> None:
-        """A call with `n_tokens` took `seconds`. Small ones say nothing about the cost of a prompt's token."""
-        if n_tokens < SMALLEST_CHUNK:
-            self._decode_seconds = _mix(self._decode_seconds, seconds)
-        else:
+    def observe_decode(self, seconds: float) -> None:
+        """A call with nothing but decodes took `seconds`."""
+        self._decode_seconds = _mix(self._decode_seconds, seconds)
+
+    def observe_prompt(self, n_tokens: int, seconds: float) -> None:
+        """A call with `n_tokens`, most of them of prompts, took `seconds`. Few say nothing about the cost of one."""
+        if n_tokens >= SMALLEST_CHUNK:
             self._seconds_per_token = _mix(self._seconds_per_token, seconds / n_tokens)
 
     @property
     def prefill_budget(self) -> int:
-        """A power of two, so that the shapes of calls stay few; never more than the last known cost allows."""
+        """The power of two next to what the last known cost allows, so that the shapes of calls stay few."""
         if self._seconds_per_token is None:
             # A prompt's token costs less than a decode's: where those are fast, more can be tried at first.
             quick = self._decode_seconds is None or self._decode_seconds * SMALLEST_CHUNK <= self._target
             return min(self._n_batch, FIRST_CHUNK if quick else SMALLEST_CHUNK)
-        wanted = max(int(self._target / max(self._seconds_per_token, 1e-9)), SMALLEST_CHUNK)
-        return min(self._n_batch, 1 << (wanted.bit_length() - 1))
+        wanted = self._target / max(self._seconds_per_token, 1e-9)
+        return min(self._n_batch, max(SMALLEST_CHUNK, 1 << round(math.log2(wanted))))
 
 
 def _mix(before: float | None, measured: float) -> float:

@@ -22,6 +22,8 @@ class Limits:
     stored_from: int = 0
     # Whether what is computed can be moved to other positions.
     can_shift: bool = False
+    # From so many rows on a call has either decodes or prompts; 0: there is no such number.
+    tile_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ class Span:
     @property
     def samples(self) -> bool:
         return self.stop - len(self.drafted) == len(self.sequence.keys)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is one token, and what was drafted after it."""
+        return self.stop - self.start - len(self.drafted) == 1
 
     @property
     def ids(self) -> list[int]:

@@ -1,8 +1,9 @@
 """Who gets which tokens in the next step. Pure: it decides and keeps the books; the engine acts.
 
-Decodes go first, then chunks of prompts within a budget, in order of arrival. A tile is a call of its own, and beside
-decodes it takes the place of the chunks of text; until it is ready, its sequence stands aside. When the cache is full,
-finished sequences leave it first, each from its end; then the latest to arrive starts over later.
+Decodes go first, then chunks of prompts within a budget, in order of arrival; where they had better not share a call
+they take turns. A tile is a call of its own, and beside decodes it takes the place of the chunks of text; until it is
+ready, its sequence stands aside. When the cache is full, finished sequences leave it first, each from its end; then the
+latest to arrive starts over later.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from interns1_local.engine.adapter_turns import AdapterTurns
-from interns1_local.engine.cell_pool import CellPool, Cells
+from interns1_local.engine.cache_room import CacheRoom
+from interns1_local.engine.cell_pool import Cells
 from interns1_local.engine.common_beginnings import CommonBeginnings
-from interns1_local.engine.plan import Cut, Limits, Operation, Plan, Remove, Share, Span, Store
-from interns1_local.engine.prefix_cache import SHORTEST_SHARED, CachedPrefix, PrefixCache, common_prefix
+from interns1_local.engine.plan import Cut, Limits, Operation, Plan, Share, Span
+from interns1_local.engine.prefix_cache import SHORTEST_SHARED, common_prefix
 from interns1_local.engine.sequence import Keys, PlacedTile, Sequence, Tile
 
 # Cells an admitted sequence should find free for its answer, so that it is not stopped at once.
 ANSWER_RESERVE = 64
-
-# A finished sequence is shortened by at least so many cells: each time, all cells are looked through.
-EVICTED_AT_ONCE = 64
 
 
 class Scheduler:
@@ -40,15 +39,15 @@ class Scheduler:
         self.limits = limits
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self.pool = CellPool(limits.n_cells)
-        self.cache = PrefixCache()
+        self._room = CacheRoom(limits)
+        self.pool, self.cache = self._room.pool, self._room.cache
         self._can_share = can_share
         self._is_ready = is_ready
-        self._free_slots = list(range(limits.n_slots - 1, -1, -1))
-        self._operations: list[Operation] = []
         self._n_arrived = 0
         self._common = CommonBeginnings()
         self._turns = turns
+        # Of the steps of prompts and of decodes, where they go apart.
+        self._turn_of_prompts = False
 
     @property
     def has_work(self) -> bool:
@@ -80,7 +79,7 @@ class Scheduler:
             self._plan_step(plan, prefill_budget)
         if self._turns is not None:
             self._turns.took(plan)
-        plan.operations = self.take_operations()
+        plan.operations = self._room.take_operations()
         return plan
 
     def _make_way(self, plan: Plan) -> bool:
@@ -89,22 +88,39 @@ class Scheduler:
         return passed or (not plan.awaits_tile and self.preempt_latest())
 
     def _plan_step(self, plan: Plan, prefill_budget: int) -> None:
-        prompts = []
-        for sequence in tuple(self._group()):
-            if sequence.n_remaining != 1 or sequence.tile_at(sequence.n_computed) is not None:
-                prompts.append(sequence)
-            elif sequence.slot >= 0 and self._room_to_decode(sequence):
-                sequence.cells.append(self.pool.take_one())
-                plan.spans.append(Span(sequence, sequence.n_computed, len(sequence.keys)))
+        group = self._group()
+        decoding = [sequence for sequence in group if sequence.decodes]
+        prompts = [sequence for sequence in group if not sequence.decodes]
+        awaited = bool(decoding) or (self._turns is not None and self._turns.others_decode(self.running))
+        budget = max(1, prefill_budget) if awaited else self.limits.n_batch
+        rows = len(decoding) + min(budget, sum(sequence.n_remaining for sequence in prompts))
+        apart = bool(decoding and prompts) and 0 < self.limits.tile_rows <= rows
+        self._turn_of_prompts = apart and not self._turn_of_prompts
+        if self._turn_of_prompts:
+            self._plan_prompts(plan, prompts, budget, beside=True)
+        if plan.computes:
+            return
+        self._plan_decodes(plan, decoding)
         decodes = len(plan.spans)
-        room = self.limits.n_batch - decodes
-        if decodes or (self._turns is not None and self._turns.others_decode(self.running)):
-            room = min(room, max(1, prefill_budget))
-        for sequence in prompts:
-            if sequence.slot >= 0 and room > 0:
-                room -= self._plan_prefill(plan, sequence, room, decodes)
+        if not (apart and decodes):
+            room = self.limits.n_batch - decodes
+            self._plan_prompts(plan, prompts, min(room, budget), beside=decodes > 0)
         if not prompts:
             self._plan_drafts(plan)
+
+    def _plan_decodes(self, plan: Plan, decoding: list[Sequence]) -> None:
+        for sequence in decoding:
+            if sequence.slot >= 0 and self._room_to_decode(sequence):
+                sequence.cells.append(self.pool.take_one())
+                plan.spans.append(Span(sequence, sequence.n_computed, len(sequence.keys)))
+
+    def _plan_prompts(self, plan: Plan, prompts: list[Sequence], room: int, beside: bool) -> None:
+        """Plan `room` tokens of prompts, in order of arrival; `beside` decodes a picture stands in for text."""
+        decodes = len(plan.spans)
+        for sequence in prompts:
+            if sequence.slot >= 0 and room > 0:
+                alone = beside and len(plan.spans) == decodes
+                room -= self._plan_prefill(plan, sequence, room, beside, may_see=alone or not beside)
 
     def _plan_drafts(self, plan: Plan) -> None:
         """Let drafted tokens join the decodes of `plan`, where they stand in nobody's way."""
@@ -124,7 +140,7 @@ class Scheduler:
         if sequence.n_computed < span.stop:
             cells = sequence.cells[sequence.n_computed :]
             del sequence.cells[sequence.n_computed :]
-            self._give_up(cells)
+            self._room.give_up(cells)
         if span.start < sequence.n_prompt and self.limits.share_prefixes and not sequence.moved:
             self.cache.hold(sequence.slot, sequence.key_array()[: sequence.n_computed])
 
@@ -133,7 +149,7 @@ class Scheduler:
         cells = span.sequence.cells[span.start :]
         if span.sequence.slot >= 0 and cells:
             del span.sequence.cells[span.start :]
-            self._give_up(cells)
+            self._room.give_up(cells)
 
     def finish(self, sequence: Sequence, keep: bool = True) -> None:
         """Take `sequence` out; what was computed of it may serve later prompts if `keep`."""
@@ -148,12 +164,12 @@ class Scheduler:
         if not keep or sequence.n_computed < SHORTEST_SHARED:
             self._give_back(sequence)
             return
-        self._give_up(sequence.cells[sequence.n_computed :])
+        self._room.give_up(sequence.cells[sequence.n_computed :])
         cells = sequence.cells[: sequence.n_computed]
         self.pool.rest(cells)
         self.cache.hold(sequence.slot, sequence.key_array()[: sequence.n_computed])
         for entry in self.cache.finish(sequence.slot, cells):
-            self._forget(entry)
+            self._room.forget(entry)
         sequence.slot, sequence.cells = -1, []
 
     def cut(self, sequence: Sequence, start: int, stop: int) -> None:
@@ -162,14 +178,14 @@ class Scheduler:
         keys = sequence.key_array()[: sequence.n_computed]
         for entry in self.cache.by_age():
             if common_prefix(entry.keys(), keys) > stop:
-                self._store(entry)
-                self._evict(entry)
+                self._room.store(entry)
+                self._room.evict(entry)
         moved = self.limits.can_shift and self.pool.n_own(sequence.cells) >= sequence.n_computed - stop
         if moved:
             self.cache.drop(sequence.slot)
-            self._give_up(sequence.cells[start:stop])
+            self._room.give_up(sequence.cells[start:stop])
             del sequence.cells[start:stop]
-            self._operations.append(Cut(sequence.slot, start, stop))
+            self._room.operations.append(Cut(sequence.slot, start, stop))
             sequence.n_computed -= stop - start
         else:
             self._send_back(sequence)
@@ -178,8 +194,7 @@ class Scheduler:
 
     def take_operations(self) -> list[Operation]:
         """Cache operations that do not wait for a step, such as after `finish`."""
-        operations, self._operations = self._operations, []
-        return operations
+        return self._room.take_operations()
 
     def next_in_line(self) -> list[Sequence]:
         """Those who wait and could begin in the next step, were there cells enough."""
@@ -192,9 +207,9 @@ class Scheduler:
 
     def reserve(self, count: int) -> int | None:
         """A slot, and `count` free cells for what comes from elsewhere; None where sequences at work need them."""
-        if count > self._attainable(()) or not self._evict_for(count):
+        if count > self._attainable(()) or not self._room.make_room(count):
             return None
-        return self._take_slot()
+        return self._room.take_slot()
 
     def adopt(self, slot: int, keys: Keys) -> None:
         """What comes from elsewhere is in the reserved slot: a finished sequence like others."""
@@ -202,13 +217,13 @@ class Scheduler:
         self.pool.rest(cells)
         self.cache.hold(slot, keys)
         for entry in self.cache.finish(slot, cells):
-            self._forget(entry)
+            self._room.forget(entry)
         if (adopted := self.cache.get(slot)) is not None:
             adopted.stored = True
 
     def decline(self, slot: int) -> None:
         """Nothing came to the reserved slot."""
-        self._free(slot)
+        self._room.free(slot)
 
     def _admit(self, plan: Plan) -> None:
         """Let those who wait begin, in order of arrival. Who waits for a beginning that another is computing does not
@@ -231,15 +246,15 @@ class Scheduler:
             self._begin(plan, sequence, source, cells, length)
 
     def _begin(self, plan: Plan, sequence: Sequence, source: int, cells: Cells, length: int) -> None:
-        slot = self._take_slot(spare=source)
+        slot = self._room.take_slot(spare=source)
         if slot is None:
             # The only slot to be had is the source itself.
-            slot, length = self._take_slot(), 0
+            slot, length = self._room.take_slot(), 0
         assert slot is not None, "there are at least as many slots as sequences at work"
         sequence.cells = []
         if length:
             self.pool.share(cells)
-            self._operations.append(Share(source, slot, length))
+            self._room.operations.append(Share(source, slot, length))
             sequence.cells = [int(cell) for cell in cells]
             self.cache.hold(slot, sequence.key_array()[:length])
         self.waiting.remove(sequence)
@@ -276,26 +291,26 @@ class Scheduler:
     def _common_to_come(self, sequence: Sequence, length: int) -> int:
         return self._common.to_come(self.running, sequence, length) if self.limits.share_prefixes else 0
 
-    def _plan_prefill(self, plan: Plan, sequence: Sequence, room: int, decodes: int) -> int:
-        """Plan the next run of a prompt beside so many decodes; returns the tokens it takes of the batch's room."""
+    def _plan_prefill(self, plan: Plan, sequence: Sequence, room: int, beside: bool, may_see: bool) -> int:
+        """Plan the next run of a prompt, of a picture if it `may_see`; returns the tokens that it takes of the room."""
         start = sequence.n_computed
         tile = sequence.tile_at(start)
         if tile is not None:
             if not self._is_ready(tile.tile):
                 plan.awaits_tile = True
                 return 0
-            if plan.image is not None or (decodes and len(plan.spans) > decodes):
+            if plan.image is not None or not may_see:
                 return 0
-            stop = min(tile.stop, start + (room if decodes else self.limits.n_batch))
-            if not self._evict_for(stop - start):
+            stop = min(tile.stop, start + (room if beside else self.limits.n_batch))
+            if not self._room.make_room(stop - start):
                 return 0
             plan.image = self._span(sequence, stop, tile)
-            return room if decodes else 0
+            return room if beside else 0
         stop = min(sequence.text_end(start), start + room)
         scored = sequence.scores_prompt and start < sequence.n_prompt
         if scored and self.limits.n_outputs:
             stop = min(stop, start + self.limits.n_outputs - len(self.running) - plan.n_scored)
-        if stop <= start or not self._evict_for(stop - start):
+        if stop <= start or not self._room.make_room(stop - start):
             return 0
         plan.n_scored += (stop - start) * scored
         plan.spans.append(self._span(sequence, stop))
@@ -307,38 +322,11 @@ class Scheduler:
 
     def _room_to_decode(self, sequence: Sequence) -> bool:
         """A cell for the next token, if need be at the cost of later arrivals. False when `sequence` has to leave."""
-        while not self._evict_for(1):
+        while not self._room.make_room(1):
             leaves = self.running[-1] is sequence
             if not self.preempt_latest() or leaves:
                 return False
         return True
-
-    def _evict_for(self, count: int) -> bool:
-        """Whether `count` cells are free, after finished sequences have left or been shortened as needed."""
-        while self.pool.n_free < count:
-            entry = next((e for e in self.cache.by_age() if e.cells is not None and self.pool.n_own(e.cells)), None)
-            if entry is None:
-                return False
-            self._shorten(entry, count - self.pool.n_free)
-        return True
-
-    def _shorten(self, entry: CachedPrefix, wanted: int) -> None:
-        """Take at least one and about `wanted` cells from the end of a finished sequence, but not more than its last
-        run in the tree, before which another may be older."""
-        assert entry.cells is not None
-        count = min(max(wanted, EVICTED_AT_ONCE), self.pool.n_own(entry.cells), len(entry.node.keys))
-        length = entry.length - count
-        self._store(entry)
-        if length < SHORTEST_SHARED:
-            self._evict(entry)
-            return
-        freed = entry.cells[length:]
-        self.cache.shorten(entry.slot, length)
-        self.pool.release(freed)
-        if self.cache.is_covered(entry):
-            self._evict(entry)
-        else:
-            self._operations.append(Remove(entry.slot, length))
 
     def preempt_latest(self) -> bool:
         """Send the latest arrival back to wait; it will be computed again. False when it is the only one at work."""
@@ -353,43 +341,8 @@ class Scheduler:
         self._give_back(sequence)
         insort(self.waiting, sequence, key=attrgetter("arrival"))
 
-    def _take_slot(self, spare: int = -1) -> int | None:
-        """A free slot; a finished sequence other than `spare` makes place if there is none."""
-        if not self._free_slots:
-            entry = next((entry for entry in self.cache.by_age() if entry.slot != spare), None)
-            if entry is None:
-                return None
-            self._store(entry)
-            self._evict(entry)
-        return self._free_slots.pop()
-
-    def _store(self, entry: CachedPrefix) -> None:
-        if not entry.stored and 0 < self.limits.stored_from <= entry.length:
-            self._operations.append(Store(entry.slot, entry.keys()))
-        entry.stored = True
-
-    def _evict(self, entry: CachedPrefix) -> None:
-        self.cache.drop(entry.slot)
-        self._forget(entry)
-
-    def _forget(self, entry: CachedPrefix) -> None:
-        """Give the slot and cells of a finished sequence that is out of the tree back."""
-        if entry.cells is not None:
-            self.pool.release(entry.cells)
-        self._free(entry.slot)
-
     def _give_back(self, sequence: Sequence) -> None:
         self.cache.drop(sequence.slot)
-        self._give_up(sequence.cells)
-        self._free(sequence.slot)
+        self._room.give_up(sequence.cells)
+        self._room.free(sequence.slot)
         sequence.slot, sequence.cells, sequence.n_computed, sequence.moved = -1, [], 0, False
-
-    def _give_up(self, cells: Cells) -> None:
-        """Cells of a sequence at work that it needs no more."""
-        if len(cells):
-            self.pool.rest(cells)
-            self.pool.release(cells)
-
-    def _free(self, slot: int) -> None:
-        self._free_slots.insert(0, slot)
-        self._operations.append(Remove(slot))

@@ -105,6 +105,11 @@ class Sequence:
         """Places not computed yet; 1 while decoding."""
         return len(self.keys) - self.n_computed
 
+    @property
+    def decodes(self) -> bool:
+        """Whether a single token remains: one more answers."""
+        return self.n_remaining == 1 and self.tile_at(self.n_computed) is None
+
     def cut(self, start: int, stop: int, moved: bool) -> None:
         """Leave the places [start, stop) out; no tile may lie across either. `moved`: what follows is not computed
         anew."""

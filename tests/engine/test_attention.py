@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interns1_local.engine.attention import LARGEST_SCORES, attends_exactly
+from interns1_local.engine.attention import LARGEST_SCORES, attends_exactly, tile_rows
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ from interns1_local.engine.attention import LARGEST_SCORES, attends_exactly
 )
 def test_attends_exactly(weights_are_exact: bool, kv_type: str, n_cells: int, expected: bool) -> None:
     assert attends_exactly(weights_are_exact, kv_type, n_cells, 512, 32) is expected
+
+
+@pytest.mark.parametrize(("kv_type", "expected"), [("f16", 64), ("f32", 64), ("f16/f32", 0), ("q8_0", 0), ("bf16", 0)])
+def test_tile_rows(kv_type: str, expected: int) -> None:
+    assert tile_rows(kv_type) == expected

@@ -96,6 +96,19 @@ def test_decodes_go_before_prompts_and_prompts_keep_to_the_budget() -> None:
     assert [(s.sequence.id, s.start, s.stop, s.samples) for s in plan.spans] == [(1, 10, 11, True), (2, 0, 8, False)]
 
 
+def test_decodes_and_a_long_prompt_take_turns_where_they_had_better_not_share_a_call() -> None:
+    subject, cache = Scheduler(Limits(1024, 8, 4, 128, tile_rows=64)), FakeCache(1024)
+    for id in range(3):
+        subject.add(sequence(id, [id], max_tokens=100))
+    take_step(subject, cache)
+    subject.add(sequence(3, list(range(100, 300)), max_tokens=100))
+    calls = [[(s.sequence.id, s.stop - s.start) for s in take_step(subject, cache, budget=64).spans] for _ in range(8)]
+    decodes = [(0, 1), (1, 1), (2, 1)]
+    # The last few tokens of the prompt are no reason for a call of their own.
+    last = [*decodes, (3, 8)], [*decodes, (3, 1)]
+    assert calls == [[(3, 64)], decodes, [(3, 64)], decodes, [(3, 64)], *last, last[-1]]
+
+
 def test_a_prompt_alone_fills_the_batch() -> None:
     subject = scheduler()
     subject.add(sequence(1, list(range(100))))
@@ -276,12 +289,17 @@ def test_cancelling_a_waiting_and_a_running_sequence() -> None:
     st.integers(64, 200),
     st.integers(1, 32),
     st.lists(st.tuples(st.integers(0, 13), st.integers(0, 30)), max_size=4),
+    st.sampled_from((0, 1, 10)),
 )
 def test_everybody_is_served_whatever_the_sizes(
-    requests: list[tuple[int, int, int, int]], n_cells: int, budget: int, cancelled: list[tuple[int, int]]
+    requests: list[tuple[int, int, int, int]],
+    n_cells: int,
+    budget: int,
+    cancelled: list[tuple[int, int]],
+    tile_rows: int,
 ) -> None:
     cells = max(n_cells, max(length + more for length, more, *_ in requests))
-    subject, cache = scheduler(n_cells=cells, n_slots=6), FakeCache(cells)
+    subject, cache = Scheduler(Limits(cells, 6, 4, 32, tile_rows=tile_rows)), FakeCache(cells)
     entries = []
     for id, (length, max_tokens, kind, tiles) in enumerate(requests):
         prompt: list[int | Tile] = [kind * 1000 + place for place in range(length)]
@@ -319,19 +337,20 @@ def test_an_aborted_step_leaves_the_books_as_they_were() -> None:
 
 def test_pace_starts_with_care_where_decodes_are_slow() -> None:
     pace = Pace(n_batch=512, target_seconds=0.2)
-    pace.observe(4, 0.05)
+    pace.observe_decode(0.05)
     assert pace.prefill_budget == 32
-    pace.observe(32, 0.064)
+    pace.observe_prompt(32, 0.096)
     assert pace.prefill_budget == 64
 
 
 def test_pace_keeps_steps_short() -> None:
     pace = Pace(n_batch=512, target_seconds=0.2)
     assert pace.prefill_budget == 128
-    pace.observe(100, 0.2)
+    pace.observe_prompt(90, 0.2)
     assert pace.prefill_budget == 64
-    pace.observe(1, 5.0)
+    pace.observe_decode(5.0)
+    pace.observe_prompt(1, 5.0)
     assert pace.prefill_budget == 64
     for _ in range(20):
-        pace.observe(512, 0.01)
+        pace.observe_prompt(512, 0.01)
     assert pace.prefill_budget == 512
