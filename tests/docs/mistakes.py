@@ -58,6 +58,7 @@ ASKING = (
         'POST /api/generate {"model": "nano", "prompt": "hi", "options": {"temperature": "warm"}}',
         "a number",
     ),
+    Mistake("an adapter that the model does not have", "interns1 run nano hi --option adapter=chem", "`interns1 show`"),
     Mistake(
         "an option is out of range",
         'POST /v1/chat/completions {"model": "nano", "messages": [{"role": "user", "content": "hi"}], "n": 5000}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Prompt
 from interns1_local.errors import BadRequest
 from tests.engine.conftest import ids, run
+from tests.engine.test_prefix_sharing import answers, conversations
 from tests.lora_files import random_pairs, write_lora
 
 MakeEngine = Callable[..., Engine]
@@ -62,12 +64,7 @@ def alone(make_engine: MakeEngine, loras: tuple[Path, Path], requests: list[Engi
     found = []
     for one in requests:
         engine = {-1: plain, 0: first, 1: second}[one.adaptation.index]
-        scaled = EngineRequest(one.id, one.prompt, GREEDY, one.max_tokens)
-        if one.adaptation.scale != 1:
-            scaled = EngineRequest(
-                one.id, one.prompt, GREEDY, one.max_tokens, adaptation=Adaptation(0, one.adaptation.scale)
-            )
-        found.append(run(engine, [scaled])[one.id])
+        found.append(run(engine, [replace(one, adaptation=Adaptation(0, one.adaptation.scale))])[one.id])
     return found
 
 
@@ -99,16 +96,26 @@ def test_what_one_choice_read_serves_no_other(both: Engine) -> None:
     assert cached == [0, 0, 0, 0, 150, 150, 0, 150]
 
 
+def test_answers_are_the_same_in_a_cache_too_small_for_all(make_engine: MakeEngine, loras: tuple[Path, Path]) -> None:
+    """Shared beginnings, sequences that start over, newcomers, and adapters: all at once."""
+    requests = [replace(one, adaptation=CHOICES[one.id % 4]) for one in conversations(20)]
+    roomy = make_engine(adapter_paths=loras, n_cells=4096, share_prefixes=False)
+    expected = answers(roomy, requests, 1)
+    tight = make_engine(adapter_paths=loras, n_ctx=256, n_cells=512)
+    assert answers(tight, requests, 8) == expected
+    assert answers(tight, requests[::-1], 5) == expected
+
+
 def test_pictures_belong_to_their_adapter(
     make_engine: MakeEngine, tiny_model: tuple[Path, Path], loras: tuple[Path, Path]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
     engine = make_engine(vision=True, adapter_paths=loras, kv_type="f32")
     seen: Prompt = [1, 2, engine.tile(pixels, 4), 3, *COMMON[:20]]
-    answers = run(engine, [request(id, choice, seen) for id, choice in enumerate((FIRST, SECOND, WITHOUT))])
+    said = run(engine, [request(id, choice, seen) for id, choice in enumerate((FIRST, SECOND, WITHOUT))])
     for id, paths in enumerate((loras[:1], loras[1:], ())):
         single = make_engine(vision=True, adapter_paths=paths, kv_type="f32")
-        assert ids(run(single, [request(0, FIRST, seen)])[0]) == ids(answers[id])
+        assert ids(run(single, [request(0, FIRST, seen)])[0]) == ids(said[id])
 
 
 def test_files_of_what_was_read_go_by_the_adapters_content(

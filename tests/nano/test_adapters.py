@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from interns1_local import Interns1
 from interns1_local.commands.group import interns1 as command_line
-from interns1_local.errors import LoadError
+from interns1_local.errors import BadRequest, LoadError
 from tests.convert.test_lora import write_peft
 from tests.lora_files import ALPHA, RANK, Pairs, random_pairs, write_lora, write_merged
 
@@ -117,6 +117,10 @@ def test_modelfile_in_python(
         for prompt in PROMPTS[:3]:
             said = model.generate(prompt, temperature=0, max_tokens=40)
             assert str(said) == answer(client, merged, prompt)[0]
+        said = model.generate(PROMPTS[2], temperature=0, max_tokens=40, adapter="none")
+        assert str(said) == answer(client, base[0], PROMPTS[2])[0]
+        with pytest.raises(BadRequest, match="has no adapter 'lara': choose one of lora, or 'none'"):
+            model.generate(PROMPTS[2], adapter="lara")
     a, b = pairs["blk.0.ffn_up_exps.weight"]
     write_lora(tmp_path / "lora.gguf", {"blk.0.ffn_up_exps.weight": (a[:2], b[:2])})
     with pytest.raises(LoadError, match="was it made for this model"), Interns1(modelfile) as model:

@@ -15,10 +15,11 @@ from interns1_local.errors import BadRequest
 from interns1_local.runners.devices import Device, DeviceList, Machine
 from interns1_local.runners.fit import Plan
 from interns1_local.runners.load_options import LoadOptions
-from interns1_local.runners.memory import physical_cores, plan_load, refuse, with_workers
+from interns1_local.runners.memory import physical_cores, plan_for, plan_load, refuse, with_workers
 from interns1_local.runners.model_scheduler import ModelScheduler
 from interns1_local.runners.model_spec import ModelFacts, ModelSpec, NotEnoughMemory, read_model_facts
 from interns1_local.runners.rpc_protocol import RpcWorker
+from interns1_local.store.adapter_names import StoredAdapter
 from tests.runners.shapes import SMALL, write_sparse
 from tests.runners.test_devices import LISTED
 from tests.runners.test_model_scheduler import FACTS, FakeRunner
@@ -164,6 +165,19 @@ def test_memory_in_the_list_of_models(facts: ModelFacts) -> None:
     assert plan.gpu_bytes == plan.gpus[0].total
     assert plan.total_bytes == plan.gpu_bytes + plan.ram.total
     assert replace(plan, reasons=("x",)).line("m").endswith(": x")
+
+
+def test_all_adapters_are_counted(tiny_spec: ModelSpec, tmp_path: Path) -> None:
+    sizes, adapters = (3 * MIB, 5 * MIB), []
+    for index, size in enumerate(sizes):
+        path = tmp_path / f"{index}.gguf"
+        with path.open("wb") as file:
+            file.truncate(size)
+        adapters.append(StoredAdapter(path.stem, path))
+    facts = read_model_facts(tiny_spec.model_path, tiny_spec.mmproj_path)
+    adapted = replace(tiny_spec, adapters=tuple(adapters))
+    without, with_them = (plan_for(spec, facts, Settings(), machine(8 * GIB)) for spec in (tiny_spec, adapted))
+    assert with_them.ram.total - without.ram.total == sum(sizes) == adapted.size - tiny_spec.size
 
 
 def test_where_a_model_is(facts: ModelFacts) -> None:

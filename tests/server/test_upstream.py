@@ -221,6 +221,12 @@ def test_refusals(
     assert ask("/v1/chat/completions").json()["error"]["message"] == answer.json()["error"]
 
 
+def test_adapters_are_not_here(ask: Callable[..., httpx.Response], engine: FakeEngine) -> None:
+    refused = ask(options={"adapter": "chem"})
+    assert refused.status_code == 400 and "far:latest has no adapter 'chem'" in refused.json()["error"]
+    assert engine.requests == []
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
