@@ -26,7 +26,7 @@ from interns1_local.engine.llama import Aborted, Model
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.scoring import leading_token
 from interns1_local.errors import ModelNotFound, Unsupported
-from interns1_local.media.image import TileSpec
+from interns1_local.media.wishes import TileSpec
 from interns1_local.runners.memory import physical_cores
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
 from interns1_local.runners.text_codec import TextCodec

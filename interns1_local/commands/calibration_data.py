@@ -14,7 +14,8 @@ from interns1_local.chat.template import ChatTemplate, MediaRef
 from interns1_local.commands.measuring_options import read_text
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error, MediaError, Unsupported
-from interns1_local.media.image import TileSpec, count_tiles, load_image, tile_image
+from interns1_local.media.image import count_tiles, load_image, tile_image
+from interns1_local.media.wishes import TileSpec
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.tokenizer.vocabulary import ImageSlot
 

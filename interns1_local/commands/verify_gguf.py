@@ -20,7 +20,8 @@ from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.scoring import BATCH, Matrix, Parts, Scorer
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
-from interns1_local.media.image import TileSpec, load_image, tile_image
+from interns1_local.media.image import load_image, tile_image
+from interns1_local.media.wishes import TileSpec
 from interns1_local.runners.model_spec import VisionFacts, read_model_facts
 from interns1_local.runners.text_codec import TextCodec
 from interns1_local.runners.vision_file import fitting_vision_file

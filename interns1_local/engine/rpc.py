@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 from interns1_local.engine.backend import start_backend
@@ -24,6 +23,7 @@ from interns1_local.engine.devices import (
     device_pointer,
     registry_library,
 )
+from interns1_local.engine.native import binding_version
 from interns1_local.errors import LoadError, Unsupported
 
 # What a build has that nobody chose anything for.
@@ -42,7 +42,7 @@ def how_to_build() -> str:
     return (
         "this llama-cpp-python was built without RPC; rebuild it (CMAKE_ARGS also names your GPU's backend):\n"
         '  CMAKE_ARGS="-DGGML_RPC=ON" pip install --no-cache-dir --force-reinstall --no-deps '
-        f"llama-cpp-python=={version('llama-cpp-python')}"
+        f"llama-cpp-python=={binding_version()}"
     )
 
 

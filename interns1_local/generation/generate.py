@@ -19,8 +19,8 @@ from interns1_local.generation.abilities import abilities
 from interns1_local.generation.answer import Answer, AnswerPlan
 from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
-from interns1_local.generation.media_parts import media_parts
 from interns1_local.generation.opened_chat import open_chat, open_chat_aside
+from interns1_local.generation.pictures import parts_of_media
 from interns1_local.generation.prepare import (
     options_in_force,
     runner_options,
@@ -127,7 +127,7 @@ async def text_choices(
     request = requests[0]
     model = await asyncio.to_thread(abilities, request.model)
     options = options_in_force(request.model, model.facts, request.options)
-    media = await media_parts([Message("user", tuple(request.images))], model.facts, options)
+    media = await parts_of_media([Message("user", tuple(request.images))], model.facts, options)
     pictures = [piece for pieces in media.values() for piece in pieces]
     grammar = await asyncio.to_thread(text_grammar, request)
     limit, told = token_limit(options, request.max_tokens), runner_options(request.model, options)

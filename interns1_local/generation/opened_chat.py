@@ -10,7 +10,7 @@ from typing import Any
 from interns1_local.chat.message import Message
 from interns1_local.chat.template import ChatTemplate
 from interns1_local.generation.abilities import Abilities, abilities
-from interns1_local.generation.media_parts import media_parts
+from interns1_local.generation.pictures import parts_of_media
 from interns1_local.generation.prepare import all_messages, options_in_force, template_in_use
 from interns1_local.generation.prompt import ChatPrompt
 from interns1_local.generation.requests import ChatRequest
@@ -31,7 +31,7 @@ class OpenedChat:
 
     async def prompt(self) -> ChatPrompt:
         """The prompt, with its pictures cut."""
-        media = await media_parts(self.messages, self.model.facts, self.options)
+        media = await parts_of_media(self.messages, self.model.facts, self.options)
         return ChatPrompt(self.template, self.request.tools, self.think, template_variables(self.request), media)
 
 

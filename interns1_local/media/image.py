@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from interns1_local.errors import MediaError
+from interns1_local.media.wishes import TileSpec
 
 # Below the size at which Pillow warns.
 MAX_PIXELS = 89_000_000
@@ -24,16 +25,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PATCHES = 100
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class TileSpec:
-    """How a model wants its pictures: tile side in pixels, how many tiles, and whether the whole picture follows."""
-
-    size: int
-    min_patches: int = 1
-    max_patches: int = 12
-    thumbnail: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from interns1_local.media.image import TileSpec, load_image, tile_image
+from interns1_local.media.image import load_image, tile_image
 from interns1_local.media.recently_used import RecentlyUsed
+from interns1_local.media.wishes import TileSpec
 
 
 class TileCache:

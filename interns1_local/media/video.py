@@ -31,7 +31,6 @@ from interns1_local.media.image import load_image, stretch
 DEFAULT_FRAMES = 16
 MAX_FRAMES = 256
 SECONDS = 120.0
-FRAME_PREFIX = "Frame{i}: "
 MAX_PREFIX = 100
 
 Frames = NDArray[np.uint8]

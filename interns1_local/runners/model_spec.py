@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from interns1_local.errors import LoadError, ModelNotFound
-from interns1_local.media.image import TileSpec
-from interns1_local.media.video import FRAME_PREFIX
+from interns1_local.media.wishes import FRAME_PREFIX, TileSpec
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.rope_scaling import DynamicRope
 from interns1_local.store.adapter_names import StoredAdapter

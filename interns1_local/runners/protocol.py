@@ -5,13 +5,12 @@ A frame is `u32 header length, u32 number of blobs`, the header as JSON, then `u
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,9 @@ from interns1_local.engine.adaptation import FIRST, Adaptation
 from interns1_local.engine.guide import ThoughtRules
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import SPECULATE, Speculation
+
+if TYPE_CHECKING:
+    import asyncio  # the worker has no event loop
 
 MAX_HEADER = 256 * 2**20
 MAX_BLOBS = 4096

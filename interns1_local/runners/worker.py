@@ -13,25 +13,20 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interns1_local.engine.backend import start_backend
-from interns1_local.engine.device_shares import DeviceShares
-from interns1_local.engine.devices import describe_devices
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
-from interns1_local.engine.offload import Offload, start_numa
+from interns1_local.engine.offload import start_numa
 from interns1_local.engine.options import EngineOptions
-from interns1_local.engine.rpc import add_workers
 from interns1_local.engine.sampling import SampledToken
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error
 from interns1_local.runners.compile_queue import CompileQueue
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
-from interns1_local.runners.pooling_service import PoolingService
 from interns1_local.runners.protocol import (
     Chunk,
     Finish,
@@ -43,12 +38,15 @@ from interns1_local.runners.protocol import (
     error_header,
     request_from,
 )
-from interns1_local.runners.rpc_placement import place_layers
 from interns1_local.runners.rpc_protocol import watch_connections
-from interns1_local.runners.text_codec import TextCodec
 from interns1_local.runners.vision_file import fitting_vision_file
+from interns1_local.runners.worker_offload import offload_of, spread
 from interns1_local.store.adapter import check_adapter
 from interns1_local.tokenizer.science import ImageSlot
+
+if TYPE_CHECKING:
+    from interns1_local.runners.pooling_service import PoolingService
+    from interns1_local.runners.text_codec import TextCodec
 
 PROGRESS_STEP = 0.01
 
@@ -107,7 +105,7 @@ class Worker:
             n_threads=options["num_thread"],
             kv_type=options["kv_cache_type"],
             flash_attention=options["flash_attention"] or "auto",
-            offload=_offload(options),
+            offload=offload_of(options),
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],
             adapter_paths=tuple(map(Path, header["adapter_paths"])),
@@ -118,22 +116,29 @@ class Worker:
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
         sidecar_path = Path(header["sidecar_path"]) if header["sidecar_path"] else None
-        facts = self._facts = read_model_facts(model_path, mmproj_path, sidecar_path)
-        for adapter_path in engine_options.adapter_paths:
-            # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
-            check_adapter(adapter_path, model_path)
-        if header["rpc"]:
-            engine_options = _spread(engine_options, header, facts, model_path.stat().st_size)
         with (
             ThreadPoolExecutor(1) as beside,
             fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path,
         ):
-            # Python reads a vocabulary while llama.cpp reads the weights.
-            codec = beside.submit(lambda: TextCodec(facts.metadata, self._encode_words))
+            # Python reads the vocabulary while llama.cpp reads the weights. Whoever sent the header has read the facts,
+            # so that llama.cpp gets no file that they find fault with.
+            facts = beside.submit(read_model_facts, model_path, mmproj_path, sidecar_path)
+            codec = beside.submit(lambda: self._text_codec(facts.result()))
+            for adapter_path in engine_options.adapter_paths:
+                # A pulled model's adapter was checked by nobody yet, and llama.cpp does not check all of it.
+                check_adapter(adapter_path, model_path)
+            if header["rpc"]:
+                engine_options = spread(engine_options, header, facts.result(), model_path.stat().st_size)
             self._engine = Engine(model_path, vision_path, engine_options, self._progress())
         watch_connections(header["rpc"])
-        self._codec = codec.result()
-        self._tokens_per_tile = self._count_tile_tokens(facts)
+        self._facts, self._codec = facts.result(), codec.result()
+        self._tokens_per_tile = self._count_tile_tokens(self._facts)
+
+    def _text_codec(self, facts: ModelFacts) -> TextCodec:
+        # Several tokenizers, which take their time too.
+        from interns1_local.runners.text_codec import TextCodec
+
+        return TextCodec(facts.metadata, self._encode_words)
 
     def _encode_words(self, text: str, parse_special: bool = False) -> list[int]:
         return self._engine.model.vocab.encode(text, parse_special)
@@ -268,6 +273,9 @@ class Worker:
             header = self._pooling.get()
             try:
                 if service is None:
+                    # Few models are asked for embeddings.
+                    from interns1_local.runners.pooling_service import PoolingService
+
                     service = PoolingService(self._engine.model, self._engine.options, self._codec, self._facts)
                 self._reply(header["id"], service.answer(header))
             except Exception as error:  # one bad request must not end the others
@@ -322,37 +330,6 @@ class Worker:
 
         alternatives = tuple(entry(other.id, other.logprob) for other in sampled.top)
         return entry(sampled.chosen.id, sampled.chosen.logprob, alternatives)
-
-
-def _spread(options: EngineOptions, header: dict[str, Any], facts: ModelFacts, model_bytes: int) -> EngineOptions:
-    """`options` with the layers on other machines' devices and this one's GPUs, by their free memory."""
-    workers = add_workers(header["rpc"])
-    known = {device["name"]: device for device in describe_devices()}
-    devices = [known[name] for name in workers]
-    devices += [found for found in known.values() if found["type"] == "gpu" and found["name"] not in workers]
-    blocks = int(facts.metadata.get(f"{facts.architecture}.block_count", 0))
-    placement = place_layers([device["free"] for device in devices], model_bytes, blocks)
-    offload = options.offload
-    # The plan knows more than sizes of files, where it counted the same devices.
-    split = offload.tensor_split if len(offload.tensor_split) == len(devices) else placement.split
-    layers = offload.n_gpu_layers if offload.n_gpu_layers >= 0 else placement.n_layers
-    shares = DeviceShares(tuple(device["name"] for device in devices), split)
-    offload = replace(offload, n_gpu_layers=layers, tensor_split=())
-    return replace(options, offload=offload, shares=shares)
-
-
-def _offload(options: dict[str, Any]) -> Offload:
-    overrides = [entry.rpartition("=") for entry in options["override_tensor"] or ()]
-    return Offload(
-        n_gpu_layers=options["num_gpu"],
-        use_mmap=options["use_mmap"],
-        use_mlock=options["use_mlock"] or False,
-        n_cpu_moe=options["n_cpu_moe"] or 0,
-        overrides=tuple((pattern, device.strip()) for pattern, _, device in overrides),
-        split_mode=options["split_mode"] or "layer",
-        tensor_split=tuple(options["tensor_split"] or ()),
-        main_gpu=options["main_gpu"] or 0,
-    )
 
 
 def connect(address: str) -> socket.socket:

@@ -5,7 +5,8 @@ Nothing here needs an event loop or takes long to import: a server starts its fi
 
 from __future__ import annotations
 
-import secrets
+import hmac
+import os
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class WorkerProcess:
                 self._process = _start(str(theirs.fileno()), environment, (theirs.fileno(),))
         else:
             # Loopback TCP, and a token so that no other process can take the place.
-            self._listener, self._token = socket.create_server(("127.0.0.1", 0)), secrets.token_bytes(32)
+            self._listener, self._token = socket.create_server(("127.0.0.1", 0)), os.urandom(32)
             environment["INTERNS1_WORKER_TOKEN"] = self._token.hex()
             self._process = _start(f"tcp:{self._listener.getsockname()[1]}", environment)
         self._reader = threading.Thread(target=self._collect_log, name="worker log", daemon=True)
@@ -78,7 +79,7 @@ class WorkerProcess:
         with suppress(OSError):
             while len(offered) < len(self._token) and (part := connection.recv(len(self._token) - len(offered))):
                 offered += part
-        if secrets.compare_digest(offered, self._token):
+        if hmac.compare_digest(offered, self._token):
             return connection
         connection.close()
         return None

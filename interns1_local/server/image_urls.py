@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interns1_local.config import Settings
 from interns1_local.errors import BadRequest
-from interns1_local.media.fetch import FetchRules, fetch_image
+
+if TYPE_CHECKING:
+    from interns1_local.media.fetch import FetchRules
 
 MAX_URLS = 32
 OFF = (
@@ -28,6 +30,8 @@ async def inline_image_urls(values: dict[str, Any], settings: Settings) -> None:
         raise BadRequest(OFF)
     if len(places) > MAX_URLS:
         raise BadRequest(f"the request names {len(places)} image URLs; at most {MAX_URLS} are fetched")
+    from interns1_local.media.fetch import fetch_image
+
     for holder, key in places:
         holder[key] = f"data:;base64,{b64encode(await fetch_image(holder[key], rules)).decode()}"
         await asyncio.sleep(0)
@@ -38,6 +42,9 @@ def fetch_rules(text: str) -> FetchRules:
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     public = any(name in ("1", "true", "on", "public") for name in names)
     hosts = frozenset(name for name in names if name not in ("1", "true", "on", "public", "0", "false", "off"))
+    # An HTTP client is for the few requests that come so far.
+    from interns1_local.media.fetch import FetchRules
+
     return FetchRules(public, hosts)
 
 

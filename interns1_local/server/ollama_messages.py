@@ -16,7 +16,6 @@ from interns1_local.chat.events import Finish, ToolCallEvent, Usage
 from interns1_local.chat.message import Image, Message, Part, Text, ToolCall, Video
 from interns1_local.errors import BadRequest
 from interns1_local.generation import Logprobs
-from interns1_local.media.video import is_video
 from interns1_local.runners.protocol import TokenLogprob
 from interns1_local.server.json_body import Fields
 from interns1_local.store.options import think_value
@@ -35,7 +34,12 @@ def read_media(fields: Fields) -> list[Image | Video]:
     A video is a file in base64, or a list of pictures that are its frames.
     """
     files = [decode_base64(text) for text in fields.texts("images")]
-    media: list[Image | Video] = [Video(data) if is_video(data) else Image(data) for data in files]
+    media: list[Image | Video] = []
+    if files:
+        # What decodes pictures is for requests that have some.
+        from interns1_local.media.video import is_video
+
+        media += [Video(data) if is_video(data) else Image(data) for data in files]
     for video in fields.array("videos") or []:
         if isinstance(video, str):
             media.append(Video(decode_base64(video)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sentencepiece
-
 from interns1_local.errors import LoadError
 from interns1_local.tokenizer.vocabulary import Domain
 
@@ -16,6 +14,9 @@ class DomainModel:
     def __init__(self, name: str, domain: Domain) -> None:
         self.name = name
         self.offset = domain.offset
+        # Most models have no such vocabulary.
+        import sentencepiece
+
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=domain.model_proto)
             self.pieces = [self._model.IdToPiece(index) for index in range(self._model.GetPieceSize())]

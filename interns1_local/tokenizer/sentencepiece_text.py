@@ -10,8 +10,6 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import sentencepiece
-
 from interns1_local.errors import LoadError
 from interns1_local.tokenizer.added_tokens import AddedTokenSplitter
 from interns1_local.tokenizer.detokenizer import BYTE, CONTROL, UNKNOWN, UNUSED
@@ -24,6 +22,9 @@ class SentencePieceText:
     """Text to ids for one vocabulary, with no token added around them."""
 
     def __init__(self, model_proto: bytes, added_tokens: Sequence[AddedToken]) -> None:
+        # Most models have no such vocabulary.
+        import sentencepiece
+
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
         except (RuntimeError, ValueError, TypeError) as error:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interns1_local.errors import MediaError
-from interns1_local.media.image import MAX_PIXELS, TileSpec, choose_grid, count_tiles, load_image, tile_image
+from interns1_local.media.image import MAX_PIXELS, choose_grid, count_tiles, load_image, tile_image
+from interns1_local.media.wishes import TileSpec
 from tests.media.pictures import encoded, picture
 
 INTERNS1 = TileSpec(448)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from interns1_local.errors import MediaError
-from interns1_local.media.image import TileSpec, load_image, tile_image
+from interns1_local.media.image import load_image, tile_image
 from interns1_local.media.tile_cache import TileCache
+from interns1_local.media.wishes import TileSpec
 from tests.media.pictures import encoded, picture
 
 SPEC = TileSpec(8)

@@ -202,7 +202,8 @@ def test_a_picture_of_40_megapixels_is_in_memory_once(tmp_path: Path) -> None:
     photograph(96, 72).resize((7304, 5478)).save(path)
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from interns1_local.media.image import TileSpec, load_image, tile_image\n"
+        "from interns1_local.media.image import load_image, tile_image\n"
+        "from interns1_local.media.wishes import TileSpec\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "data = Path(sys.argv[1]).read_bytes()\n"
         "tiles = tile_image(load_image(data), TileSpec(448))\n"

@@ -21,7 +21,8 @@ from interns1_local.engine.llama import Model
 from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.offload import ON_CPU
 from interns1_local.engine.sequence import Tile
-from interns1_local.media.image import TileSpec, count_tokens, load_image, tile_image
+from interns1_local.media.image import count_tokens, load_image, tile_image
+from interns1_local.media.wishes import TileSpec
 from interns1_local.nano.pictures import TILE, Thing, draw_things, png
 from tests.nano.conftest import Converted
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from interns1_local.server.app import ROUTES
 from interns1_local.server.openapi import OPERATIONS, document
+from interns1_local.server.routes import ROUTES
 from tests.server.fake_runner import FakeBackend
 
 WRONG = {"string": 5, "boolean": "yes", "integer": "5", "number": "0.5", "object": "x", "array": "x"}

@@ -14,7 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from interns1_local.media import molecule_drawing
-from interns1_local.media.image import TileSpec, load_image, tile_image
+from interns1_local.media.image import load_image, tile_image
+from interns1_local.media.wishes import TileSpec
 from interns1_local.server.page import WEB, web_files
 from tests.media.films import film
 from tests.media.pictures import encoded
