@@ -28,6 +28,9 @@ _SCALARS = {
     FLOAT64: "<d",
 }
 _LENGTH = struct.Struct("<Q")
+# Bytes that are looked at together for strings, and how many strings are read one by one before that is tried again.
+_WINDOW = 1 << 18
+_STEPS = 1024
 _DTYPES = {kind: np.dtype(code.replace("?", "?")) for kind, code in _SCALARS.items()}
 _KIND_OF_DTYPE = {dtype: kind for kind, dtype in _DTYPES.items()}
 
@@ -207,20 +210,57 @@ class Cursor:
         return np.frombuffer(content, dtype).copy() if wanted else None
 
     def _strings(self, count: int, wanted: bool) -> Sequence[str] | None:
-        data, begin, size = self.data, self.at, len(self.data)
-        length_at, width = _LENGTH.unpack_from, _LENGTH.size
-        at, ends = begin, []
-        try:
-            for _ in range(count):
-                at += width + length_at(data, at)[0]
-                ends.append(at)
-        except (struct.error, OverflowError):
-            if at <= size:
-                raise self.broken("it ends inside an array of strings") from None
-        if at > size:
-            raise self.broken("a string runs past the end of the file")
-        self.at = at
+        begin = self.at
+        found: list[NDArray[np.int64]] = []
+        while count:
+            ends = self._ends_of_short(count)
+            if len(ends) < _STEPS // 16:
+                found.append(ends)
+                count -= len(ends)
+                # Long or empty strings: one by one past them.
+                ends = self._ends(min(count, _STEPS))
+            found.append(ends)
+            count -= len(ends)
         if not wanted:
             return None
-        strings = StringArray(bytes(data[begin:at]), np.array(ends, np.int64) - begin)
+        places = np.concatenate([*found, np.empty(0, np.int64)]) - begin
+        strings = StringArray(bytes(self.data[begin : self.at]), places)
         return strings if self.lazy else list(strings)
+
+    def _ends(self, count: int) -> NDArray[np.int64]:
+        """Where each of the next `count` strings ends; the cursor goes past them."""
+        at, ends, length_at, width = self.at, [], _LENGTH.unpack_from, _LENGTH.size
+        try:
+            for _ in range(count):
+                at += width + length_at(self.data, at)[0]
+                ends.append(at)
+        except (struct.error, OverflowError):
+            if at <= len(self.data):
+                raise self.broken("it ends inside an array of strings") from None
+        if at > len(self.data):
+            raise self.broken("a string runs past the end of the file")
+        self.at = at
+        return np.array(ends, np.int64)
+
+    def _ends_of_short(self, count: int) -> NDArray[np.int64]:
+        """The same for as many as are at once seen to be shorter than 256 bytes, at most `count`.
+
+        Such a string begins with its length and seven zeros. Where these are, and each length leads to the next, there
+        is nothing between them; where something is, as after a string with zeros in it, the rest is left to `_ends`.
+        """
+        window = np.frombuffer(self.data[self.at : self.at + _WINDOW], np.uint8)
+        if len(window) < 2 * _LENGTH.size:
+            return np.empty(0, np.int64)
+        zero = window == 0
+        begins = zero[1:-6].copy()
+        for place in range(2, _LENGTH.size):
+            begins &= zero[place : len(zero) - _LENGTH.size + 1 + place]
+        starts = np.flatnonzero(begins)
+        if not len(starts) or starts[0]:
+            return np.empty(0, np.int64)
+        ends = starts + _LENGTH.size + window[starts]
+        leads = ends[:-1] == starts[1:]
+        known = min(len(leads) if leads.all() else int(leads.argmin()), count)
+        ends = ends[:known].astype(np.int64) + self.at
+        self.at = int(ends[-1]) if known else self.at
+        return ends

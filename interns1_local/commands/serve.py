@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
 
 
 def _serve(settings: Settings) -> None:
+    # numpy's library of linear algebra, which nothing here computes with, would start its threads in each process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from interns1_local.runners.devices import this_machine
     from interns1_local.runners.worker_process import SpareWorker
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interns1_local.errors import NotFound
-from interns1_local.store.create import ModelPlan, Progress, Status, create
 from interns1_local.store.model_store import ModelStore, StoredModel
 from interns1_local.store.name import ModelName
+
+if TYPE_CHECKING:
+    from interns1_local.store.create import Progress, Status
 
 NANO = ModelName.parse("nano")
 NANO_TYPE = "Q8_0"
@@ -35,6 +38,9 @@ def pull_nano(store: ModelStore, progress: Progress | None = None, checkpoint: P
         if text.startswith("creating new layer"):
             text = "verifying sha256 digest"
         report({**status, "status": text})
+
+    # Once in a store's life, and a server asks at each start whether a name is this model's.
+    from interns1_local.store.create import ModelPlan, create
 
     licenses = tuple(path.read_text("utf-8") for path in [checkpoint / "LICENSE"] if path.is_file())
     return create(store, NANO, ModelPlan(folder=checkpoint, quantize=NANO_TYPE, licenses=licenses), as_pull)

@@ -96,6 +96,22 @@ def test_strings_of_an_array_that_are_decoded_when_they_are_asked_for(tmp_path: 
         lazy[6]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_strings_of_all_lengths_are_found(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    # Short ones are found many at a time; not so long ones, empty ones, and those that hold zeros or whole strings.
+    odd: list[bytes] = [b"", bytes(1), bytes(9), b"x" * 255, b"y" * 256, b"z" * 70_000, struct.pack("<Q", 3) + b"abc"]
+    count, share = int(random.integers(1, 9000)), random.choice([0, 0.001, 0.2, 1])
+    picked = random.random(count) < share
+    plain = [bytes(random.integers(1, 256, int(random.integers(1, 20)), np.uint8)) for _ in range(50)]
+    names = [odd[place % 7] if rare else plain[place % 50] for place, rare in enumerate(picked)]
+    names = [name.decode("utf-8", "surrogateescape") for name in names]
+    path = write(tmp_path / "a.gguf", {**FIELDS, "x.names": names, "x.next": 7}, {"w": ("F32", np.ones(8, np.float32))})
+    for lazy in (False, True):
+        found = read_metadata(path, lazy=lazy).fields
+        assert list(found["x.names"]) == names and found["x.next"] == 7
+
+
 def test_no_file_may_crash_the_reader(tmp_path: Path) -> None:
     fields = {**FIELDS, "x.names": ["a", "bc"], "x.bytes": np.arange(5, dtype=np.uint8)}
     good = write(tmp_path / "good.gguf", fields, {"w": ("F32", np.ones((2, 8), np.float32))}).read_bytes()
