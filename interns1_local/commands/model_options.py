@@ -15,6 +15,9 @@ def parse_option(name: str, values: Sequence[str]) -> Any:
     kind = OPTION_TYPES.get(name)
     if kind is None:
         raise unknown_option(name, f"known are {', '.join(OPTION_TYPES)}")
+    if kind == "string":
+        # The name of an adapter may have spaces.
+        values = [" ".join(values)]
     if kind != "array" and len(values) != 1:
         raise BadRequest(f"parameter '{name}' takes one value")
     try:

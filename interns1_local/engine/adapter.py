@@ -28,8 +28,8 @@ class Adapters:
     """Loaded before the first context is made: a context sets aside room for the adapters that it finds."""
 
     def __init__(self, model: Any, paths: Sequence[Path] = ()) -> None:
-        self._paths = {_digest(path): path for path in paths}
         self._digests = [_digest(path) for path in paths]
+        self._paths = dict(zip(self._digests, paths, strict=True))
         self._pointers = {digest: _load(model, path) for digest, path in self._paths.items()}
         self.first = self.root(FIRST)
 

@@ -71,13 +71,13 @@ def test_settings_reach_the_request(fake: FakeServer, talk: Talk) -> None:
     answer(fake, "{}")
     printed = talk(
         "/set system Be brief.", "/set parameter temperature 0.5", "/set parameter stop A B", "/set think high",
-        "/set format json", "/set verbose", "hello",
+        "/set format json", "/set verbose", "/set parameter adapter my adapter", "hello",
     )  # fmt: skip
     assert "Set system message.\nSet parameter 'temperature' to '0.5'\n" in printed
     assert "eval rate:            40.00 tokens/s" in printed
     request = fake.asked("/api/chat")[-1]
     assert request["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert request["options"] == {"temperature": 0.5, "stop": ["A", "B"]}
+    assert request["options"] == {"temperature": 0.5, "stop": ["A", "B"], "adapter": "my adapter"}
     assert (request["think"], request["format"]) == ("high", "json")
 
 

@@ -106,6 +106,15 @@ def test_answers_are_the_same_in_a_cache_too_small_for_all(make_engine: MakeEngi
     assert answers(tight, requests[::-1], 5) == expected
 
 
+def test_full_contexts_shift_in_turns(make_engine: MakeEngine, loras: tuple[Path, Path]) -> None:
+    prompts = [EngineRequest(id, COMMON[:30], GREEDY, 120, keep=(0, 4, -1, 0)[id]) for id in range(4)]
+    requests = [replace(one, adaptation=CHOICES[one.id]) for one in prompts]
+    alone = [ids(run(make_engine(adapter_paths=loras, n_ctx=64, kv_type="f32"), [one])[one.id]) for one in requests]
+    together = run(make_engine(adapter_paths=loras, n_ctx=64, n_cells=512, kv_type="f32"), requests)
+    assert [ids(outputs) for outputs in together.values()] == alone
+    assert all(len(said) == 120 for said in alone)
+
+
 def test_pictures_belong_to_their_adapter(
     make_engine: MakeEngine, tiny_model: tuple[Path, Path], loras: tuple[Path, Path]
 ) -> None:
