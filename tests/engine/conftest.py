@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interns1_local.engine.engine import Engine, EngineOptions, EngineRequest, StepOutput
+from interns1_local.engine.speculative import StepCosts
 from tests.tiny import tiny_gguf
 
 
@@ -28,6 +29,13 @@ def run(
 def ids(outputs: list[StepOutput]) -> list[int]:
     """The tokens of all outputs."""
     return [token for output in outputs for token in output.token_ids]
+
+
+@pytest.fixture
+def steps_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All guesses are then worth computing, however slow the machine."""
+    monkeypatch.setattr(StepCosts, "knows", lambda self, width: True)
+    monkeypatch.setattr(StepCosts, "curve", lambda self, first, last: [1.0] * (last - first + 1))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.pooling import Pooler
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.sequence import Prompt
+from interns1_local.engine.speculative import Speculation
 from interns1_local.errors import BadRequest
 from tests.engine.conftest import ids, run
 from tests.engine.test_prefix_sharing import answers, conversations
@@ -113,6 +114,25 @@ def test_full_contexts_shift_in_turns(make_engine: MakeEngine, loras: tuple[Path
     together = run(make_engine(adapter_paths=loras, n_ctx=64, n_cells=512, kv_type="f32"), requests)
     assert [ids(outputs) for outputs in together.values()] == alone
     assert all(len(said) == 120 for said in alone)
+
+
+def test_guesses_change_no_answer(
+    make_engine: MakeEngine,
+    tiny_model: tuple[Path, Path],
+    loras: tuple[Path, Path],
+    steps_cost_nothing: None,
+) -> None:
+    """Not those of the text, nor those of a draft model, which has no adapter."""
+    requests = [request(id, CHOICES[id % 4], length=60) for id in range(6)]
+    expected = run(
+        make_engine(adapter_paths=loras, n_cells=2048, kv_type="f32"),
+        [replace(one, speculation=Speculation("off")) for one in requests],
+    )
+    guessing = make_engine(adapter_paths=loras, n_cells=2048, kv_type="f32", draft_path=tiny_model[0])
+    found = run(guessing, requests)
+    assert {id: ids(outputs) for id, outputs in found.items()} == {id: ids(said) for id, said in expected.items()}
+    usages = [outputs[-1].usage for outputs in found.values()]
+    assert sum(usage.drafted_tokens for usage in usages if usage is not None) > 0
 
 
 def test_pictures_belong_to_their_adapter(

@@ -30,13 +30,6 @@ QUESTIONS = (
 )
 
 
-@pytest.fixture
-def steps_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All guesses are then worth computing, however slow the machine."""
-    monkeypatch.setattr(StepCosts, "knows", lambda self, width: True)
-    monkeypatch.setattr(StepCosts, "curve", lambda self, first, last: [1.0] * (last - first + 1))
-
-
 @pytest.fixture(scope="module")
 def nano(nano_gguf: Callable[..., tuple[Path, Path]]) -> Path:
     return nano_gguf("F32")[0]
