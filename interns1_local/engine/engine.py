@@ -16,9 +16,9 @@ import numpy as np
 
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.adapter_turns import AdapterTurns
+from interns1_local.engine.backend import start_backend
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.context_shift import cut_range
-from interns1_local.engine.devices import has_local_gpu
 from interns1_local.engine.draft_model import DraftModel
 from interns1_local.engine.llama import MAX_SEQUENCES, Aborted, Batch, CacheFull, Context, EngineError, Model
 from interns1_local.engine.multimodal import VisionEncoder
@@ -32,7 +32,7 @@ from interns1_local.engine.scheduler import Scheduler
 from interns1_local.engine.sequence import Sequence, Tile
 from interns1_local.engine.speculative import Speculator
 from interns1_local.engine.stored_prefixes import SHORTEST_STORED, StoredPrefixes
-from interns1_local.engine.turns import Turns
+from interns1_local.engine.tower import Tower, turns_for
 from interns1_local.engine.vision_thread import VisionThread, upcoming
 from interns1_local.errors import BadRequest, ContextOverflow, InternS1Error, Unsupported
 
@@ -61,32 +61,24 @@ class Engine:
     ) -> None:
         """`open_vision` takes the arguments of VisionEncoder."""
         self.options = options
-        offload = options.offload
-        self.model = Model(model_path, offload, on_progress, options.adapter_paths, options.shares)
-        n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
-        n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
-        # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
-        n_batch = min(max(options.n_batch, n_slots), n_cells)
-        sizes = n_cells, n_batch, n_slots, options.n_threads, options.kv_type
-        base, flash = options.rope_freq_base, options.flash_attention
-        with ThreadPoolExecutor(1) as beside:
-            # To find the ends in a large vocabulary takes as long as to make a context.
-            beside.submit(getattr, self.model.vocab, "eog_ids")
-            self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
+        self.vision, self._tiles, self._turns, self._tower = None, None, None, None
+        start_backend()
+        if mmproj_path is not None:
+            self._turns = turns_for(options)
+            self._tower = Tower(model_path, mmproj_path, options, self._turns, open_vision)
+        try:
+            n_batch, n_slots = self._load(model_path, on_progress)
+            if self._tower is not None:
+                self.vision = self._tower.result(self.model)
+        except BaseException:
+            if self._tower is not None:
+                self._tower.close()
+            raise
         self.n_ctx = options.n_ctx
         # Set by whatever a step may wait for.
         self._news = threading.Event()
         self._interrupted = False
-        self.vision, self._tiles, self._turns = None, None, None
-        if mmproj_path is not None:
-            # Where one GPU has the whole model it has the pictures too.
-            main_gpu = offload.main_gpu if offload.split_mode == "none" and options.shares is None else None
-            use_gpu = offload.n_gpu_layers != 0
-            # What runs on another device does not wait for the cores.
-            self._turns = None if use_gpu and has_local_gpu() else Turns()
-            pause = self._turns.offer if self._turns is not None else None
-            vision = options.n_threads, use_gpu, options.image_cache_bytes, main_gpu, pause
-            self.vision = open_vision(mmproj_path, self.model, *vision)
+        if self.vision is not None:
             self._tiles = VisionThread(self.vision, self._news.set, self._turns)
         share = options.share_prefixes and not self.model.is_recurrent
         files = None if not share else stored_prefixes.open_files(self.context, model_path, mmproj_path, options)
@@ -107,6 +99,22 @@ class Engine:
         self._cancelled: set[int] = set()
         self._long_spans: frozenset[int] = frozenset()
         self._lock = threading.Lock()
+
+    def _load(self, model_path: Path, on_progress: Callable[[float], None] | None) -> tuple[int, int]:
+        """The model and its context; how many tokens a batch and how many sequences the cache may have."""
+        options = self.options
+        self.model = Model(model_path, options.offload, on_progress, options.adapter_paths, options.shares)
+        n_slots = min(options.n_seq_max + CACHED_SEQUENCES, MAX_SEQUENCES)
+        n_cells = max(options.n_ctx, options.n_cells, SMALLEST_CACHE)
+        # llama.cpp sets aside an output for every sequence number, so a batch has room for as many.
+        n_batch = min(max(options.n_batch, n_slots), n_cells)
+        sizes = n_cells, n_batch, n_slots, options.n_threads, options.kv_type
+        base, flash = options.rope_freq_base, options.flash_attention
+        with ThreadPoolExecutor(1) as beside:
+            # To find the ends in a large vocabulary takes as long as to make a context.
+            beside.submit(getattr, self.model.vocab, "eog_ids")
+            self.context = Context(self.model, *sizes, rope_freq_base=base, flash_attention=flash)
+        return n_batch, n_slots
 
     @property
     def has_work(self) -> bool:
@@ -200,8 +208,8 @@ class Engine:
         self._chooser.close()
         if self._draft_model is not None:
             self._draft_model.close()
-        if self.vision is not None:
-            self.vision.close()
+        if self._tower is not None:
+            self._tower.close()
         self.context.close()
         self.model.close()
 

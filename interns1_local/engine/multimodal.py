@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from interns1_local.engine import native_log
 from interns1_local.engine.devices import gpu_pointers, has_local_gpu
 from interns1_local.engine.eval_callback import EvalCallback
-from interns1_local.engine.llama import EngineError, Model
+from interns1_local.engine.llama import EngineError
 from interns1_local.engine.native import mtmd_cpp
 from interns1_local.engine.sequence import Tile
 from interns1_local.errors import LoadError
@@ -34,13 +34,20 @@ PAUSE_EVERY = 16
 Embeddings = npt.NDArray[np.float32]
 
 
+class HasPointer(Protocol):
+    """A model as llama.cpp has loaded it, with or without its weights, and the width of its embeddings."""
+
+    pointer: Any
+    n_embd: int
+
+
 class VisionEncoder:
     """The vision tower and projector of an mmproj file. One thread encodes; any may look for what is remembered."""
 
     def __init__(
         self,
         mmproj_path: Path,
-        model: Model,
+        model: HasPointer,
         n_threads: int,
         use_gpu: bool = True,
         cache_bytes: int = CACHE_BYTES,
