@@ -64,7 +64,8 @@ def complaints() -> str:
     with _lock:
         kept = list(_lines)
     for least in (_ERROR, _WARNING):
-        found = [line for level, line in kept if level >= least]
+        # A damaged model is found so by whoever reads it for the vision file too.
+        found = list(dict.fromkeys(line for level, line in kept if level >= least))
         if found:
             return ": " + "; ".join(found[-SHOWN_LINES:])
     return ""
