@@ -15,7 +15,6 @@ from interns1_local.chat.response_parser import ResponseParser
 from interns1_local.chat.template import MediaRef
 from interns1_local.chat.tool_parsers import detect
 from interns1_local.errors import ContextOverflow
-from interns1_local.generation.abilities import abilities
 from interns1_local.generation.answer import Answer, AnswerPlan
 from interns1_local.generation.answer_rules import chat_rules, text_grammar
 from interns1_local.generation.choices import of_choice, together
@@ -33,6 +32,7 @@ from interns1_local.generation.requests import ChatRequest, GenerationEvent, Tex
 from interns1_local.generation.thinking import template_variables
 from interns1_local.generation.upstream import upstream_chat, upstream_text
 from interns1_local.runners.model_scheduler import ModelScheduler
+from interns1_local.runners.model_spec import read_model_facts
 from interns1_local.runners.protocol import GenerateRequest
 
 
@@ -125,9 +125,11 @@ async def text_choices(
         return
     started = time.monotonic()
     request = requests[0]
-    model = await asyncio.to_thread(abilities, request.model)
-    options = options_in_force(request.model, model.facts, request.options)
-    media = await parts_of_media([Message("user", tuple(request.images))], model.facts, options)
+    stored = request.model
+    # Not its abilities: a text needs no template.
+    facts = await asyncio.to_thread(read_model_facts, stored.model_path, stored.mmproj_path, stored.sidecar_path)
+    options = options_in_force(stored, facts, request.options)
+    media = await parts_of_media([Message("user", tuple(request.images))], facts, options)
     pictures = [piece for pieces in media.values() for piece in pieces]
     grammar = await asyncio.to_thread(text_grammar, request)
     limit, told = token_limit(options, request.max_tokens), runner_options(request.model, options)
