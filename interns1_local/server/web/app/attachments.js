@@ -1,8 +1,9 @@
 // Pictures and films before they are sent: dropped, pasted, chosen or taken, each with what it will cost.
 
 import { postJson } from './api.js';
+import { costText } from './cost_text.js';
 import { byId, h, iconButton } from './dom.js';
-import { number, t } from './language.js';
+import { t } from './language.js';
 import { settings } from './settings.js';
 
 const MAX_BYTES = 150 * 2 ** 20;
@@ -68,14 +69,6 @@ export class Attachments {
     this.show();
     return media;
   }
-}
-
-export function costText({ cost, problem }) {
-  if (problem) return problem;
-  if (!cost) return t('counting');
-  const tokens = t('tokens', { count: number(cost.tokens) });
-  if (cost.kind === 'video') return `${tokens} · ${t('frames', { count: number(cost.frames) })}`;
-  return `${tokens} · ${t('grid', { columns: cost.columns, rows: cost.rows })}${cost.thumbnail ? ` + ${t('thumbnail')}` : ''}`;
 }
 
 function base64(file) {

@@ -1,7 +1,7 @@
 // The tiles of a picture, or the frames of a film, as the model will see them.
 
 import { postJson } from './api.js';
-import { costText } from './attachments.js';
+import { costText } from './cost_text.js';
 import { dialog, h } from './dom.js';
 import { t } from './language.js';
 import { settings } from './settings.js';
