@@ -17,6 +17,10 @@ PROGRAM_BYTES = 40 * MIB
 PROGRAM_MAPPED = 30 * MIB
 # A token's text in llama.cpp's tables and in the tokenizer's.
 TOKEN_BYTES = 600
+# The model's file read once more without its weights, for a tower that is read beside it (engine/tower): 22 MB with a
+# vocabulary of 32,000 tokens, 40 MB with one of 262,144.
+OUTLINE_BYTES = 19 * MIB
+OUTLINE_TOKEN_BYTES = 80
 # Sequences that keep a finished answer's cells, see engine/engine.CACHED_SEQUENCES.
 KEPT_SEQUENCES = 24
 CELL_PADDING = 256
@@ -96,6 +100,11 @@ def output_bytes(shape: ModelShape, graph: Graph) -> int:
 def program_bytes(shape: ModelShape) -> int:
     """The worker itself with its tables of the vocabulary."""
     return PROGRAM_BYTES + TOKEN_BYTES * shape.vocabulary
+
+
+def outline_bytes(shape: ModelShape) -> int:
+    """What a tower that is not on a GPU asks of its model."""
+    return OUTLINE_BYTES + OUTLINE_TOKEN_BYTES * shape.vocabulary
 
 
 def vision_bytes(vision: VisionShape) -> int:

@@ -260,7 +260,7 @@ def _fill_ram(
         compute=compute,
         vision=tower,
         pictures=sizing.picture_bytes if shape.vision is not None else 0,
-        program=estimate.program_bytes(shape),
+        program=estimate.program_bytes(shape) + (estimate.outline_bytes(shape) if tower else 0),
         draft=draft,
     )
 
