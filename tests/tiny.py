@@ -107,12 +107,15 @@ def tiny_gguf(
 
 @functools.cache
 def quiet_llama_cpp() -> Any:
-    """The `llama_cpp` module without its log, whose callback fails on text that llama.cpp cuts inside a character."""
+    """The `llama_cpp` module without its log, whose callback fails on text that llama.cpp cuts inside a character.
+
+    The engine's takes its place, as engines in the same process show what they find in it.
+    """
     import llama_cpp
 
-    callback = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(callback, None)
-    llama_cpp.quiet_callback = callback  # keeps the C function pointer alive
+    from interns1_local.engine import native_log
+
+    native_log.capture()
     llama_cpp.llama_backend_init()
     return llama_cpp
 

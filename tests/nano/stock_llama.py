@@ -8,15 +8,10 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
+from interns1_local.engine import native_log
+
 llama_cpp.llama_backend_init()
-
-
-@llama_cpp.llama_log_callback
-def _silent(level: int, text: bytes, data: object) -> None:
-    pass
-
-
-llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
+native_log.capture()
 
 
 class StockModel:
