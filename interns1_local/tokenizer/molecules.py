@@ -70,10 +70,12 @@ class RDKit:
         rdBase.DisableLog("rdApp.*")
         steps = Chem.SanitizeFlags
         self._chem: Any = Chem
-        # The steps that can refuse a molecule. Others only describe it: aromaticity, conjugation, hybridization ...
+        # The steps that can refuse a molecule. Others only describe it: conjugation, hybridization ...
         self._valences = steps.SANITIZE_CLEANUP | steps.SANITIZE_CLEANUP_ORGANOMETALLICS | steps.SANITIZE_PROPERTIES
-        # Valences once more: RDKit looks at them again when bonds in aromatic rings have become single or double.
-        self._rings = self._valences | steps.SANITIZE_SYMMRINGS | steps.SANITIZE_KEKULIZE
+        # Valences once more: RDKit looks at them again at the end, in the rings that it found aromatic itself.
+        self._rings = (
+            self._valences | steps.SANITIZE_SYMMRINGS | steps.SANITIZE_KEKULIZE | steps.SANITIZE_SETAROMATICITY
+        )
 
     def accepts(self, candidate: str) -> bool:
         """Whether RDKit reads the candidate as a molecule; at least five letters, as the reference has it."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from interns1_local.config import Settings
-from interns1_local.engine import draft_model, engine, pooling
+from interns1_local.engine import draft_model, engine, native_log, pooling
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import Speculation
 from interns1_local.runners import estimate, fit, model_shape
@@ -52,7 +52,7 @@ def allocated(path: Path, graph: Graph) -> dict[str, float]:
         library.llama_free(context)
         library.llama_model_free(model)
     finally:
-        library.llama_log_set(library.quiet_callback, None)
+        native_log.capture()
     pairs = re.findall(r"CPU +(\w+) buffer size = +([\d.]+) MiB", "".join(lines))
     return {name: float(size) for name, size in pairs}
 

@@ -67,7 +67,7 @@ def molecule(rng: random.Random) -> str:
     mol = Chem.RWMol(rng.choice(SEEDS))
     for _ in range(rng.choice((0, 0, 1, 2))):
         mol.GetAtomWithIdx(rng.randrange(mol.GetNumAtoms())).SetAtomicNum(rng.choice(ATOMS))
-    smiles = Chem.MolToSmiles(mol, canonical=False, doRandom=True, kekuleSmiles=False)
+    smiles = str(Chem.MolToRandomSmilesVect(mol, 1, randomSeed=rng.randrange(1, 1 << 30))[0])
     for _ in range(rng.choice((0, 0, 0, 1, 2, 5))):
         place = rng.randrange(len(smiles))
         smiles = smiles[:place] + rng.choice((rng.choice(EDITS), "")) + smiles[place + rng.randrange(2) :]

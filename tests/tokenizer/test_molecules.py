@@ -41,6 +41,7 @@ def test_where_rdkit_and_the_rules_differ() -> None:
         "C1CC1(C1CC1(": (False, True),
         "C[C@@H](F)[C@H](Cl)*": (True, False),
         "CC(=O)Oc1ccccc1C(=O)O": (True, True),
+        "c1c(ccc(#c1)Cl)CCO": (True, True),  # valences are judged with aromatic bonds
     }
     assert {text: (molecule_test("rdkit")(text), accepts_by_rules(text)) for text in judged} == judged
 
