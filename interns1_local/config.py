@@ -65,6 +65,8 @@ class Settings:
     prefix_cache_size: int = 4096
     # Whether a worker process waits for a model while none is loaded.
     spare_worker: bool = True
+    # Seconds between two messages of an answer: the tokens that come between them go together.
+    stream_interval: float = 0.03
     editor: str = ""
     graphics: str = "auto"
     # A GGUF file or a stored model that guesses ahead for models of its vocabulary.
@@ -127,6 +129,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         prefix_cache_dir=Path(prefixes).expanduser().absolute() if prefixes else None,
         prefix_cache_size=_count(read("PREFIX_CACHE_SIZE"), "PREFIX_CACHE_SIZE", defaults.prefix_cache_size),
         spare_worker=_flag(read("SPARE_WORKER") or "1"),
+        stream_interval=_stream_interval(read("STREAM_INTERVAL"), defaults.stream_interval),
         editor=read("EDITOR"),
         graphics=_choice(read("GRAPHICS"), "GRAPHICS", GRAPHICS),
         draft=read("DRAFT"),
@@ -229,6 +232,13 @@ def _duration(text: str, name: str, default: float) -> float:
         return parse_duration(float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text)
     except BadRequest as error:
         raise BadRequest(f"INTERNS1_{name} (or OLLAMA_{name}) is not a duration such as 5m or 1h30m: {error}") from None
+
+
+def _stream_interval(text: str, default: float) -> float:
+    seconds = _duration(text, "STREAM_INTERVAL", default)
+    if not 0 <= seconds <= 1:
+        raise BadRequest(f"INTERNS1_STREAM_INTERVAL must be between 0 and 1s, such as 30ms; it is {text!r}")
+    return seconds
 
 
 def _count(text: str, name: str, default: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from interns1_local.chat.message import ToolCall
 
@@ -86,3 +87,21 @@ class Finish:
 
 
 Event = Reasoning | Content | ToolCallDelta | ToolCallEvent | Finish
+
+T = TypeVar("T")
+
+
+def joined(events: Iterable[T]) -> list[T]:
+    """Neighbouring pieces of one kind as one piece. What is no event of this module stays as it is."""
+    passed: list[Any] = []
+    for event in events:
+        match passed[-1] if passed else None, event:
+            case Content(first, malformed_call=False), Content(second, malformed_call=False):
+                passed[-1] = Content(first + second)
+            case Reasoning(first), Reasoning(second):
+                passed[-1] = Reasoning(first + second)
+            case ToolCallDelta(index, None, first), ToolCallDelta(same, None, second) if index == same:
+                passed[-1] = ToolCallDelta(index, None, first + second)
+            case _:
+                passed.append(event)
+    return passed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from interns1_local.chat.events import Content, Event, Reasoning, ToolCallDelta
+from interns1_local.chat.events import Content, Event, Reasoning, joined
 from interns1_local.chat.reasoning_parser import ReasoningParser
 from interns1_local.chat.tool_parser import ToolParser
 
@@ -36,14 +36,14 @@ class ResponseParser:
         """The events that `text` makes certain; only what may still become a mark is held back."""
         if not text:
             return []
-        return _joined(self._through_tools(self._reasoning.decode(text) if self._reasoning else [Content(text)]))
+        return joined(self._through_tools(self._reasoning.decode(text) if self._reasoning else [Content(text)]))
 
     def flush(self) -> list[Event]:
         """The rest, when the text is over."""
         events = self._through_tools(self._reasoning.flush() if self._reasoning else [])
         if self._tools:
             events.extend(self._tools.flush())
-        return _joined(events)
+        return joined(events)
 
     def _through_tools(self, events: Iterable[Reasoning | Content]) -> list[Event]:
         passed: list[Event] = []
@@ -53,19 +53,3 @@ class ResponseParser:
             else:
                 passed.append(event)
         return passed
-
-
-def _joined(events: Iterable[Event]) -> list[Event]:
-    """Neighbouring pieces of one kind as one piece."""
-    joined: list[Event] = []
-    for event in events:
-        match joined[-1] if joined else None, event:
-            case Content(first, malformed_call=False), Content(second, malformed_call=False):
-                joined[-1] = Content(first + second)
-            case Reasoning(first), Reasoning(second):
-                joined[-1] = Reasoning(first + second)
-            case ToolCallDelta(index, None, first), ToolCallDelta(same, None, second) if index == same:
-                joined[-1] = ToolCallDelta(index, None, first + second)
-            case _:
-                joined.append(event)
-    return joined

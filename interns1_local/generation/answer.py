@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from interns1_local.chat.events import Content, Event, Finish, FinishReason, ToolCallEvent, Truncation, Usage
+from interns1_local.chat.events import Content, Event, Finish, FinishReason, ToolCallEvent, Truncation, Usage, joined
 from interns1_local.chat.response_parser import ResponseParser
 from interns1_local.errors import ContextOverflow
 from interns1_local.generation.attribution import Attribution
@@ -55,16 +55,22 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[GenerationEvent]:
         text, stopped, end = IncrementalText(), False, None
-        async with aclosing(_with_advice(self._lease.runner.generate(self._request))) as chunks:
-            async for chunk in chunks:
-                if self._first is None and self._plan.echo is not None:
-                    yield Echo(self._plan.echo, tuple(chunk.prompt_logprobs or ()))
-                self._note(chunk)
-                passed, stopped = self._stops.decode(text.decode(chunk.data))
-                for event in self._attributed(chunk, passed):
+        async with aclosing(_with_advice(self._lease.runner.batches(self._request))) as batches:
+            async for chunks in batches:
+                events: list[GenerationEvent] = []
+                for chunk in chunks:
+                    if self._first is None and self._plan.echo is not None:
+                        events.append(Echo(self._plan.echo, tuple(chunk.prompt_logprobs or ())))
+                    self._note(chunk)
+                    passed, stopped = self._stops.decode(text.decode(chunk.data))
+                    events += self._attributed(chunk, passed)
+                    end = chunk.finish
+                    stopped = stopped or self._has_all_calls
+                    if stopped or end is not None:
+                        break
+                # Every message to the client has its price: what came together goes together.
+                for event in joined(events):
                     yield event
-                end = chunk.finish
-                stopped = stopped or self._has_all_calls
                 if stopped or end is not None:
                     break
         if not stopped:
@@ -157,11 +163,11 @@ class Answer:
         return [int(token["id"]) for text in texts for token in await self._lease.runner.tokenize(text)]
 
 
-async def _with_advice(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[Chunk]:
-    async with aclosing(chunks):
+async def _with_advice(batches: AsyncGenerator[list[Chunk]]) -> AsyncGenerator[list[Chunk]]:
+    async with aclosing(batches):
         try:
-            async for chunk in chunks:
-                yield chunk
+            async for chunks in batches:
+                yield chunks
         except ContextOverflow as error:
             raise ContextOverflow(f"{error.message} (option num_ctx), or shorten the prompt") from error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -131,6 +131,13 @@ class Runner:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """The answer's chunks; the last one carries `finish`. Closing the iterator cancels the request."""
+        async with aclosing(self.batches(request)) as batches:
+            async for chunks in batches:
+                for chunk in chunks:
+                    yield chunk
+
+    async def batches(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
+        """The same chunks, those together that came together."""
         request_id, queue = self._new_id(), asyncio.Queue[Chunk | InternS1Error]()
         frame = request_frame(request_id, request)
         self._require_alive()
@@ -140,14 +147,20 @@ class Runner:
         try:
             await self._send(frame)
             while not finished:
-                item = await queue.get()
-                if isinstance(item, InternS1Error):
-                    finished = True
-                    raise item
-                finished = item.finish is not None
-                if finished:
+                items = [await queue.get()]
+                while not queue.empty():
+                    items.append(queue.get_nowait())
+                chunks = [item for item in items if isinstance(item, Chunk)]
+                errors = [item for item in items if isinstance(item, InternS1Error)]
+                # A worker that dies after an answer's end does not spoil it.
+                if chunks and chunks[-1].finish is not None:
+                    errors.clear()
                     crashes.note_end(self.spec.digest, request)
-                yield item
+                finished = bool(errors) or chunks[-1].finish is not None
+                if chunks:
+                    yield chunks
+                if errors:
+                    raise errors[0]
         finally:
             self._streams.pop(request_id, None)
             self._requests.pop(request_id, None)
@@ -241,6 +254,7 @@ class Runner:
             "image_cache_bytes": settings.image_cache << 20,
             "prefix_folder": None if settings.prefix_cache_dir is None else str(settings.prefix_cache_dir),
             "prefix_bytes": settings.prefix_cache_size << 20,
+            "stream_interval": settings.stream_interval,
             "debug": settings.debug,
             "rpc": self._rpc,
         }

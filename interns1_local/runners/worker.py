@@ -27,6 +27,7 @@ from interns1_local.engine.sequence import Tile
 from interns1_local.errors import BadRequest, InternS1Error
 from interns1_local.runners.compile_queue import CompileQueue
 from interns1_local.runners.model_spec import ModelFacts, read_model_facts
+from interns1_local.runners.outbox import Outbox
 from interns1_local.runners.protocol import (
     Chunk,
     Finish,
@@ -56,7 +57,7 @@ class Worker:
 
     def __init__(self, connection: FrameSocket) -> None:
         self._connection = connection
-        self._outgoing: queue.SimpleQueue[Frame | list[StepOutput]] = queue.SimpleQueue()
+        self._outgoing = Outbox()
         self._load_header: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._skip_special: dict[int, bool] = {}
@@ -89,11 +90,12 @@ class Worker:
             while self._engine.has_work and self._unload_seconds is None:
                 outputs = self._engine.step()
                 if outputs:
-                    self._outgoing.put(outputs)
+                    self._outgoing.put(*outputs)
         self._engine.store_prefixes(self._unload_seconds)
         os._exit(0)
 
     def _load(self, header: dict[str, Any]) -> None:
+        self._outgoing.interval = header["stream_interval"]
         start_backend(header["debug"])
         options = header["options"]
         start_numa(options["numa"] or "")
@@ -286,16 +288,16 @@ class Worker:
 
     def _write(self) -> None:
         while True:
-            item = self._outgoing.get()
-            frames = [item] if isinstance(item, Frame) else self._frames(item)
+            items = self._outgoing.take()
+            frames = [item for item in items if isinstance(item, Frame)]
             try:
-                for frame in frames:
+                for frame in (*frames, *self._frames([item for item in items if not isinstance(item, Frame)])):
                     self._connection.send(frame)
             except OSError:
                 os._exit(0)
 
     def _frames(self, outputs: list[StepOutput]) -> list[Frame]:
-        """One frame for a step's chunks, then one for each request that failed."""
+        """One frame for all chunks, then one for each request that failed."""
         headers, blobs, failed = [], [], []
         for output in outputs:
             if output.error is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ class FakeRunner:
         self.alive = True
         self._backend = backend
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    async def batches(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
+        async with aclosing(self._chunks(request)) as chunks:
+            async for chunk in chunks:
+                yield [chunk]
+
+    async def _chunks(self, request: GenerateRequest) -> AsyncGenerator[Chunk]:
         self._backend.requests.append(request)
         script = self._backend.scripts.popleft() if self._backend.scripts else ["hello"]
         count = 0
