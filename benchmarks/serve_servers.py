@@ -26,6 +26,8 @@ READY_SECONDS = 120.0
 POLL_SECONDS = 0.005
 # llama_cpp.server knows no ignore_eos: the ends of gemma's vocabulary are forbidden by their ids.
 GEMMA_ENDS = {"1": -100, "106": -100}
+# Python keeps what it compiled, as it does for installed packages.
+_ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Server:
         with open(self.log, "wb") as out:
             self._process = subprocess.Popen(
                 self.command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=os.environ | self.environ,
+                env=_ENVIRON | self.environ,
             )  # fmt: skip
 
     async def until_ready(self) -> None:

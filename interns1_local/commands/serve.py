@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -50,16 +51,20 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
 def _serve(settings: Settings) -> None:
     # numpy's library of linear algebra, which nothing here computes with, would start its threads in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()
     from interns1_local.runners.devices import this_machine
     from interns1_local.runners.worker_process import SpareWorker
 
     with closing(SpareWorker()) as spare:
-        # What the first model needs is made ready by other processes while this one imports the server.
+        # What the first model needs is made ready by other processes: one while this one imports the server, one after.
         if settings.spare_worker:
             spare.prepare()
-        this_machine.look()
         from interns1_local.server.app import serve
 
+        this_machine.look()
+        # Nothing of what was imported will ever be garbage.
+        gc.freeze()
+        gc.enable()
         serve(settings, spare)
 
 

@@ -6,6 +6,7 @@ thread makes embeddings and scores, one compiles grammars, and the engine has on
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from interns1_local.engine.backend import start_backend
 from interns1_local.engine.engine import Engine, EngineRequest, StepOutput
 from interns1_local.engine.grammar import GrammarCompiler
 from interns1_local.engine.guide import CLOSE, Guide, Marks
+from interns1_local.engine.multimodal import VisionEncoder
 from interns1_local.engine.offload import start_numa
 from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.sampling import SampledToken
@@ -73,6 +76,8 @@ class Worker:
 
     def run(self) -> None:
         """Load what the server names, then compute until the server is gone."""
+        # Nothing of what was imported will ever be garbage.
+        gc.freeze()
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._write, name="writer", daemon=True).start()
         threading.Thread(target=self._pool, name="pooling", daemon=True).start()
@@ -118,10 +123,8 @@ class Worker:
         model_path = Path(header["model_path"])
         mmproj_path = Path(header["mmproj_path"]) if header["mmproj_path"] else None
         sidecar_path = Path(header["sidecar_path"]) if header["sidecar_path"] else None
-        with (
-            ThreadPoolExecutor(1) as beside,
-            fitting_vision_file(mmproj_path, Path(header["cache_dir"])) as vision_path,
-        ):
+        open_vision = partial(_open_vision, Path(header["cache_dir"]))
+        with ThreadPoolExecutor(1) as beside:
             # Python reads the vocabulary while llama.cpp reads the weights. Whoever sent the header has read the facts,
             # so that llama.cpp gets no file that they find fault with.
             facts = beside.submit(read_model_facts, model_path, mmproj_path, sidecar_path)
@@ -131,7 +134,7 @@ class Worker:
                 check_adapter(adapter_path, model_path)
             if header["rpc"]:
                 engine_options = spread(engine_options, header, facts.result(), model_path.stat().st_size)
-            self._engine = Engine(model_path, vision_path, engine_options, self._progress())
+            self._engine = Engine(model_path, mmproj_path, engine_options, self._progress(), open_vision)
         watch_connections(header["rpc"])
         self._facts, self._codec = facts.result(), codec.result()
         self._tokens_per_tile = self._count_tile_tokens(self._facts)
@@ -332,6 +335,12 @@ class Worker:
 
         alternatives = tuple(entry(other.id, other.logprob) for other in sampled.top)
         return entry(sampled.chosen.id, sampled.chosen.logprob, alternatives)
+
+
+def _open_vision(cache_folder: Path, path: Path, *rest: Any) -> VisionEncoder:
+    with fitting_vision_file(path, cache_folder) as fitting:
+        assert fitting is not None
+        return VisionEncoder(fitting, *rest)
 
 
 def connect(address: str) -> socket.socket:

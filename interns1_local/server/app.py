@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import socket
 from collections.abc import AsyncIterator
 from functools import partial
@@ -38,9 +39,12 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # Before somebody asks for an answer; whoever asks waits for the rest of it.
+        answering = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "interns1_local.generation"))
         if not settings.noprune:
             await asyncio.to_thread(store.prune)
         yield
+        await answering
         await scheduler.close()
 
     counters = metrics.Metrics(scheduler)
