@@ -44,7 +44,7 @@ def apply(context: Context, operations: Iterable[Operation], store: Callable[[St
 
 def save(context: Context, slot: int) -> Bytes:
     """The keys and values of `slot`, in llama.cpp's own format. EngineError when there is nothing to save."""
-    context.check_sequences(slot)
+    context.check_sequences([slot])
     size = int(llama_cpp.llama_state_seq_get_size(context.pointer, slot))
     data = np.empty(size, np.uint8)
     written = int(llama_cpp.llama_state_seq_get_data(context.pointer, _pointer(data), size, slot))
@@ -56,7 +56,7 @@ def save(context: Context, slot: int) -> Bytes:
 def restore(context: Context, slot: int, data: Bytes, length: int) -> None:
     """Give the empty `slot` the `length` positions that `save` wrote. EngineError when llama.cpp refuses; then the
     slot is empty."""
-    context.check_sequences(slot)
+    context.check_sequences([slot])
     data = np.ascontiguousarray(data, np.uint8)
     read = int(llama_cpp.llama_state_seq_set_data(context.pointer, _pointer(data), data.nbytes, slot))
     if read != data.nbytes or context.last_position(slot) != length - 1:

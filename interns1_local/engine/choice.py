@@ -95,6 +95,8 @@ class TokenChooser:
         if changed:
             apply_penalties(logits, sampling, sequence.keys, self._n_ctx)
             apply_bias(logits, sampling, self._eog, sequence.n_output)
+            # To forbid ends changes nothing about another token's being the greatest.
+            changed = sampling.penalizes or bool(sampling.logit_bias) or best in self._eog_ids
         try:
             token = self._next_token(sequence, row, logits, guide, None if changed else best)
         except BadRequest as error:

@@ -30,6 +30,8 @@ MAX_CONTEXT = 2**24
 MAX_BLOCKS = 512
 _INT32_PTR = ctypes.POINTER(ctypes.c_int32)
 _MAX_TEXT = 2**30
+# Numbers that Python looks through in less time than it takes to call numpy.
+FEW = 32
 
 
 class EngineError(InternS1Error):
@@ -96,9 +98,12 @@ class Vocab:
 
     def check(self, ids: npt.ArrayLike) -> None:
         """BadRequest if one of `ids` is not in the vocabulary."""
-        values = np.asarray(ids, dtype=np.int64)
-        bad = values[(values < 0) | (values >= self.n_tokens)]
-        if len(bad):
+        if isinstance(ids, list):
+            bad = [token for token in ids if not 0 <= token < self.n_tokens]
+        else:
+            values = np.asarray(ids, dtype=np.int64)
+            bad = values[(values < 0) | (values >= self.n_tokens)].tolist()
+        if bad:
             raise BadRequest(f"token id {bad[0]} is not in the vocabulary, which has {self.n_tokens} tokens")
 
 
@@ -169,33 +174,44 @@ class Batch:
             "seq_id": self._sequence_pointers.ctypes.data_as(ctypes.POINTER(_INT32_PTR)),
             "logits": self.outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         }
+        self._of_tokens = llama_cpp.llama_batch(token=self._token_pointer, embd=None, **self._pointers)
         self.count = 0
 
     def clear(self) -> None:
         self.count = 0
 
-    def add(self, tokens: npt.ArrayLike, first_position: int, sequence: int, n_outputs: int) -> int:
+    def add(self, tokens: Sequence[int] | npt.NDArray[Any], first_position: int, sequence: int, n_outputs: int) -> int:
         """Append tokens at consecutive positions, the last `n_outputs` to have logits; the last one's batch index."""
-        values = np.asarray(tokens, np.int32)
-        start, stop = self.count, self.count + len(values)
-        if stop > self.capacity or not len(values):
-            raise EngineError(f"a batch of {self.capacity} tokens cannot take {len(values)} more than {start}")
-        self.tokens[start:stop] = values
-        self.positions[start:stop] = np.arange(first_position, first_position + len(values))
-        self.sequences[start:stop] = sequence
-        self.outputs[start:stop] = 0
-        self.outputs[stop - min(n_outputs, len(values)) : stop] = 1
+        start, stop = self.count, self.count + len(tokens)
+        if stop > self.capacity or start == stop:
+            raise EngineError(f"a batch of {self.capacity} tokens cannot take {len(tokens)} more than {start}")
         self.count = stop
+        self.sequences[start:stop] = sequence
+        if len(tokens) == 1:
+            # The step of a decode: slices and ranges of one cost more than all else here.
+            self.tokens[start], self.positions[start] = tokens[0], first_position
+            self.outputs[start] = n_outputs > 0
+            return start
+        self.tokens[start:stop] = tokens
+        self.positions[start:stop] = np.arange(first_position, first_position + len(tokens))
+        self.outputs[start:stop] = 0
+        self.outputs[stop - min(n_outputs, len(tokens)) : stop] = 1
         return stop - 1
+
+    def output_rows(self) -> list[int]:
+        """The batch indices that are to have logits."""
+        wanted = self.outputs[: self.count]
+        if self.count > FEW:
+            return np.flatnonzero(wanted).tolist()
+        return [index for index, output in enumerate(wanted.tolist()) if output]
 
     def native(self, embeddings: npt.NDArray[np.float32] | None = None) -> Any:
         """The C struct; with `embeddings` these rows take the place of the tokens."""
-        return llama_cpp.llama_batch(
-            n_tokens=self.count,
-            token=None if embeddings is not None else self._token_pointer,
-            embd=None if embeddings is None else embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
-            **self._pointers,
-        )
+        if embeddings is None:
+            self._of_tokens.n_tokens = self.count
+            return self._of_tokens
+        rows = embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        return llama_cpp.llama_batch(n_tokens=self.count, token=None, embd=rows, **self._pointers)
 
 
 class Context:
@@ -248,6 +264,9 @@ class Context:
         self.n_ctx = int(llama_cpp.llama_n_ctx(self.pointer))
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._outputs: frozenset[int] = frozenset()
+        # The last row that was asked for: in most steps it lies where it lay before.
+        self._row_address = 0
+        self._row: Logits
 
     def _params(self, n_ctx: int, n_batch: int, n_seq_max: int, n_threads: int, kv_type: str) -> Any:
         params = llama_cpp.llama_context_default_params()
@@ -285,13 +304,13 @@ class Context:
 
     def decode(self, batch: Batch, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Compute `batch`. Aborted and CacheFull leave the cache as it was; an observer's error does not."""
-        count = batch.count
-        rows = np.flatnonzero(batch.outputs[:count])
+        count, rows = batch.count, batch.output_rows()
         if not 0 < count <= self.n_batch or len(rows) > self.n_outputs:
             raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
-        self.check_sequences(batch.sequences[:count])
+        sequences, tokens = batch.sequences[:count], batch.tokens[:count]
+        self.check_sequences(sequences if count > FEW else sequences.tolist())
         if embeddings is None:
-            self.model.vocab.check(batch.tokens[:count])
+            self.model.vocab.check(tokens if count > FEW else tokens.tolist())
         elif embeddings.shape != (count, self.model.n_embd) or embeddings.dtype != np.float32:
             raise EngineError(f"embeddings of shape {embeddings.shape} do not fit {count} x {self.model.n_embd}")
         elif not embeddings.flags.c_contiguous:
@@ -308,7 +327,7 @@ class Context:
             raise CacheFull(f"no room for {count} tokens in a cache of {self.n_ctx}")
         if code != 0:
             raise EngineError(f"llama.cpp could not compute a batch (code {code}){native_log.complaints()}")
-        self._outputs = frozenset(rows.tolist())
+        self._outputs = frozenset(rows)
 
     def logits(self, index: int) -> Logits:
         """The row of logits of batch index `index`: llama.cpp's own memory, writable, valid until the next decode."""
@@ -317,7 +336,10 @@ class Context:
         if not pointer:
             raise EngineError(f"llama.cpp has no logits at {index}")
         address = ctypes.addressof(pointer.contents)
-        return np.ctypeslib.as_array((ctypes.c_float * self.model.vocab.n_tokens).from_address(address))
+        if address != self._row_address:
+            memory = (ctypes.c_float * self.model.vocab.n_tokens).from_address(address)
+            self._row_address, self._row = address, np.ctypeslib.as_array(memory)
+        return self._row
 
     def sample(self, chain: SamplerChain, index: int) -> int:
         """Let `chain` choose from the logits of batch index `index`."""
@@ -330,7 +352,7 @@ class Context:
 
     def remove(self, sequence: int, start: int = 0, stop: int = -1) -> bool:
         """Forget positions [start, stop) of `sequence`; -1 is its end. False when the model's memory cannot."""
-        self.check_sequences(sequence)
+        self.check_sequences([sequence])
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, stop))
 
     def share(self, source: int, target: int, stop: int) -> None:
@@ -341,7 +363,7 @@ class Context:
 
     def last_position(self, sequence: int) -> int:
         """The last position of `sequence` in the cache, -1 when it has none."""
-        self.check_sequences(sequence)
+        self.check_sequences([sequence])
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence))
 
     def close(self) -> None:
@@ -349,11 +371,13 @@ class Context:
             llama_cpp.llama_free(self.pointer)
             self.pointer = None
 
-    def check_sequences(self, sequences: npt.ArrayLike) -> None:
+    def check_sequences(self, sequences: list[int] | npt.NDArray[np.int32]) -> None:
         """EngineError unless all are sequence numbers of this context: C would end the process."""
-        values = np.asarray(sequences)
-        if values.min() < 0 or values.max() >= self.n_seq_max:
-            raise EngineError(f"there is no sequence {values.min()} or {values.max()} among {self.n_seq_max}")
+        if not isinstance(sequences, list):
+            values = np.asarray(sequences)
+            sequences = [int(values.min()), int(values.max())]
+        if min(sequences) < 0 or max(sequences) >= self.n_seq_max:
+            raise EngineError(f"there is no sequence {min(sequences)} or {max(sequences)} among {self.n_seq_max}")
 
     def _check_output(self, index: int) -> None:
         if index not in self._outputs:
