@@ -51,6 +51,7 @@ def command(host: str | None, rpc: str | None, until_stdin_closes: bool, **flags
 def _serve(settings: Settings) -> None:
     # numpy's library of linear algebra, which nothing here computes with, would start its threads in each process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What is imported is no garbage; looking for some takes a tenth of the time.
     gc.disable()
     from interns1_local.runners.devices import this_machine
     from interns1_local.runners.worker_process import SpareWorker
@@ -62,7 +63,6 @@ def _serve(settings: Settings) -> None:
         from interns1_local.server.app import serve
 
         this_machine.look()
-        # Nothing of what was imported will ever be garbage.
         gc.freeze()
         gc.enable()
         serve(settings, spare)

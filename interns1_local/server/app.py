@@ -44,8 +44,8 @@ def create_app(settings: Settings, store: ModelStore, scheduler: ModelScheduler)
         if not settings.noprune:
             await asyncio.to_thread(store.prune)
         yield
-        await answering
         await scheduler.close()
+        await answering
 
     counters = metrics.Metrics(scheduler)
     scheduler.on_usage = counters.observe_usage

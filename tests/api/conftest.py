@@ -39,7 +39,8 @@ def gone(pids: set[int], seconds: float = 10) -> bool:
 
 
 def _workers() -> set[int]:
-    command = ["ps", "-o", "pid=,stat=,args=", "--ppid", str(os.getpid())]
+    # Whole lines, whatever the width of a terminal and the path of this project.
+    command = ["ps", "-ww", "-o", "pid=,stat=,args=", "--ppid", str(os.getpid())]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     rows = [line.split(None, 2) for line in lines]
     return {int(row[0]) for row in rows if "runners.worker" in row[2] and not row[1].startswith("Z")}
