@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +82,16 @@ def rest(page: Any) -> None:
     """Wait until the last answer is whole and drawn."""
     page.wait_for_selector("body:not(.running)")
     page.wait_for_load_state("networkidle")
+
+
+def none_left(page: Any, selector: str) -> None:
+    """Wait until nothing fits a selector: what closes or is removed may take its time."""
+    until(page, f"document.querySelectorAll({json.dumps(selector)}).length === 0")
+
+
+def copied(page: Any, beginning: str) -> None:
+    """Wait until the clipboard holds a text that begins so."""
+    until(page, f"navigator.clipboard.readText().then((text) => text.startsWith({json.dumps(beginning)}))")
 
 
 def until(page: Any, expression: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.fake_runner import FakeBackend
-from tests.web.conftest import Open, ask, see
+from tests.web.conftest import Open, ask, copied, none_left, see
 
 
 def answers(page: Any) -> list[str]:
@@ -29,7 +29,7 @@ def test_thinking_markdown_and_figures(open_page: Open, backend: FakeBackend) ->
     assert text.locator("strong").inner_text() == "42"
     assert text.locator("pre").inner_text().strip() == "print(42)"
     text.get_by_role("button", name="Copy").click()
-    assert page.evaluate("navigator.clipboard.readText()") == "print(42)\n"
+    copied(page, "print(42)\n")
     assert "5 tokens" in page.locator(".stats").last.inner_text()
     assert backend.last_text.endswith("<|im_start|>user\nWhat is 27 + 15?<|im_end|>\n<|im_start|>assistant\n<think>")
 
@@ -104,7 +104,7 @@ def test_export_and_import(open_page: Open, backend: FakeBackend, tmp_path: Path
     other.locator("#chats li").first.hover()
     other.get_by_role("button", name="Delete The question").click()
     other.wait_for_selector(".welcome")
-    assert other.locator("#chats li").count() == 0
+    none_left(other, "#chats li")
 
 
 def test_what_is_deleted_while_it_is_answered_stays_deleted(open_page: Open, backend: FakeBackend) -> None:
@@ -118,7 +118,7 @@ def test_what_is_deleted_while_it_is_answered_stays_deleted(open_page: Open, bac
     page.wait_for_selector(".welcome")
     page.reload()
     page.wait_for_selector("html[data-ready]")
-    assert page.locator("#chats li").count() == 0
+    none_left(page, "#chats li")
 
 
 CALL = '<|action_start|><|plugin|>{"name": "%s", "parameters": %s}<|action_end|>'
@@ -143,7 +143,7 @@ def test_tools_by_the_page_and_by_hand(open_page: Open, backend: FakeBackend) ->
     page.get_by_role("button", name="Send the results").click()
     see(page, "Three grams.")
     assert '{"grams": 3}' in backend.last_text
-    assert page.locator(".call-answer").count() == 0
+    none_left(page, ".call-answer")
 
 
 SCHEMA = {

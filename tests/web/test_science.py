@@ -10,7 +10,7 @@ from interns1_local.media import molecule_drawing
 from tests.media.films import film
 from tests.server.fake_runner import FakeBackend
 from tests.server.test_chat import picture
-from tests.web.conftest import Open, ask, rest, see, until
+from tests.web.conftest import Open, ask, copied, none_left, rest, see, until
 
 ASPIRIN = "CC(=O)OC1=CC=CC=C1C(=O)O"
 # In Markdown two links.
@@ -33,9 +33,9 @@ def test_molecules(open_page: Open, backend: FakeBackend, monkeypatch: pytest.Mo
         assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") > 30
     card = answer.locator(".molecule").first
     card.get_by_role("button", name="SMILES").click()
-    assert page.evaluate("navigator.clipboard.readText()") == ASPIRIN
+    copied(page, ASPIRIN)
     card.get_by_role("button", name="SVG").click()
-    assert page.evaluate("navigator.clipboard.readText()").startswith("<svg")
+    copied(page, "<svg")
     with page.expect_download() as download:
         card.get_by_role("button", name="Save").click()
     assert download.value.suggested_filename == "C9H8O4.svg"
@@ -51,7 +51,7 @@ def test_molecules(open_page: Open, backend: FakeBackend, monkeypatch: pytest.Mo
     backend.enqueue(f"x</think>It is {ASPIRIN}.")
     ask(page, "Again")
     see(page, 'pip install "interns1-local[science]"')
-    assert page.locator(".molecule").count() == 0
+    none_left(page, ".molecule")
 
 
 def test_proteins_and_tokens(open_page: Open, backend: FakeBackend) -> None:
@@ -69,7 +69,7 @@ def test_proteins_and_tokens(open_page: Open, backend: FakeBackend) -> None:
     assert page.locator(".token-run .token").all_inner_texts() == list("Which·protein?")
     assert "14 tokens for 14 characters" in page.locator("dialog").inner_text()
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0
+    none_left(page, "dialog")
 
 
 DROP = """([data, name, type]) => {
