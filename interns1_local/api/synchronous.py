@@ -42,6 +42,7 @@ class Interns1:
         self._calls: set[Future[Any]] = set()
         self._streams: Streams = weakref.WeakSet()
         self._closing = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="interns1", daemon=True)
         self._thread.start()
         # For an object that is dropped and not closed. It must not wait: any thread may collect garbage.
@@ -56,9 +57,12 @@ class Interns1:
 
     def close(self) -> None:
         """End the model's process and the thread behind this object. Calls in other threads end with an error."""
-        self._closing = True
+        # Every call is either in before this, and ends as cancelled, or comes after it and is refused.
+        with self._lock:
+            self._closing = True
+            calls = list(self._calls)
         _open.discard(self)
-        for call in list(self._calls):
+        for call in calls:
             call.cancel()
         _end_soon(self._inner, self._loop, self._streams)
         self._thread.join()
@@ -101,11 +105,12 @@ class Interns1:
         return value
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._closing:
-            work.close()
-            raise InternS1Error(CLOSED)
-        call = asyncio.run_coroutine_threadsafe(work, self._loop)
-        self._calls.add(call)
+        with self._lock:
+            if self._closing:
+                work.close()
+                raise InternS1Error(CLOSED)
+            call = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._calls.add(call)
         try:
             return call.result()
         except CancelledError:
