@@ -91,12 +91,12 @@ class TokenChooser:
             )
         logprobs = None if sampling.logprobs is None else log_probabilities(logits)
         guide = self._guides.get(sequence.id)
-        changed = sampling.changes_logits(sequence.n_output)
-        if changed:
+        forbids = sampling.forbids_ends(sequence.n_output)
+        if sampling.moves_logits or forbids:
             apply_penalties(logits, sampling, sequence.keys, self._n_ctx)
             apply_bias(logits, sampling, self._eog, sequence.n_output)
-            # To forbid ends changes nothing about another token's being the greatest.
-            changed = sampling.penalizes or bool(sampling.logit_bias) or best in self._eog_ids
+        # To forbid ends changes nothing about another token's being the greatest.
+        changed = sampling.moves_logits or (forbids and best in self._eog_ids)
         try:
             token = self._next_token(sequence, row, logits, guide, None if changed else best)
         except BadRequest as error:

@@ -30,8 +30,6 @@ MAX_CONTEXT = 2**24
 MAX_BLOCKS = 512
 _INT32_PTR = ctypes.POINTER(ctypes.c_int32)
 _MAX_TEXT = 2**30
-# Numbers that Python looks through in less time than it takes to call numpy.
-FEW = 32
 
 
 class EngineError(InternS1Error):
@@ -96,13 +94,9 @@ class Vocab:
             found -= {token for token in found - named if self.text(token) == "</s>"}
         return frozenset(found)
 
-    def check(self, ids: npt.ArrayLike) -> None:
+    def check(self, ids: Sequence[int]) -> None:
         """BadRequest if one of `ids` is not in the vocabulary."""
-        if isinstance(ids, list):
-            bad = [token for token in ids if not 0 <= token < self.n_tokens]
-        else:
-            values = np.asarray(ids, dtype=np.int64)
-            bad = values[(values < 0) | (values >= self.n_tokens)].tolist()
+        bad = [token for token in ids if not 0 <= token < self.n_tokens]
         if bad:
             raise BadRequest(f"token id {bad[0]} is not in the vocabulary, which has {self.n_tokens} tokens")
 
@@ -200,10 +194,7 @@ class Batch:
 
     def output_rows(self) -> list[int]:
         """The batch indices that are to have logits."""
-        wanted = self.outputs[: self.count]
-        if self.count > FEW:
-            return np.flatnonzero(wanted).tolist()
-        return [index for index, output in enumerate(wanted.tolist()) if output]
+        return [index for index, wanted in enumerate(self.outputs[: self.count].tolist()) if wanted]
 
     def native(self, embeddings: npt.NDArray[np.float32] | None = None) -> Any:
         """The C struct; with `embeddings` these rows take the place of the tokens."""
@@ -264,9 +255,6 @@ class Context:
         self.n_ctx = int(llama_cpp.llama_n_ctx(self.pointer))
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._outputs: frozenset[int] = frozenset()
-        # The last row that was asked for: in most steps it lies where it lay before.
-        self._row_address = 0
-        self._row: Logits
 
     def _params(self, n_ctx: int, n_batch: int, n_seq_max: int, n_threads: int, kv_type: str) -> Any:
         params = llama_cpp.llama_context_default_params()
@@ -307,10 +295,10 @@ class Context:
         count, rows = batch.count, batch.output_rows()
         if not 0 < count <= self.n_batch or len(rows) > self.n_outputs:
             raise EngineError(f"a batch of {count} tokens with {len(rows)} outputs is outside this context's limits")
-        sequences, tokens = batch.sequences[:count], batch.tokens[:count]
-        self.check_sequences(sequences if count > FEW else sequences.tolist())
+        # As lists: for the one row of a decode numpy takes longer to call than Python to look.
+        self.check_sequences(batch.sequences[:count].tolist())
         if embeddings is None:
-            self.model.vocab.check(tokens if count > FEW else tokens.tolist())
+            self.model.vocab.check(batch.tokens[:count].tolist())
         elif embeddings.shape != (count, self.model.n_embd) or embeddings.dtype != np.float32:
             raise EngineError(f"embeddings of shape {embeddings.shape} do not fit {count} x {self.model.n_embd}")
         elif not embeddings.flags.c_contiguous:
@@ -336,10 +324,7 @@ class Context:
         if not pointer:
             raise EngineError(f"llama.cpp has no logits at {index}")
         address = ctypes.addressof(pointer.contents)
-        if address != self._row_address:
-            memory = (ctypes.c_float * self.model.vocab.n_tokens).from_address(address)
-            self._row_address, self._row = address, np.ctypeslib.as_array(memory)
-        return self._row
+        return np.ctypeslib.as_array((ctypes.c_float * self.model.vocab.n_tokens).from_address(address))
 
     def sample(self, chain: SamplerChain, index: int) -> int:
         """Let `chain` choose from the logits of batch index `index`."""
@@ -371,11 +356,8 @@ class Context:
             llama_cpp.llama_free(self.pointer)
             self.pointer = None
 
-    def check_sequences(self, sequences: list[int] | npt.NDArray[np.int32]) -> None:
+    def check_sequences(self, sequences: Sequence[int]) -> None:
         """EngineError unless all are sequence numbers of this context: C would end the process."""
-        if not isinstance(sequences, list):
-            values = np.asarray(sequences)
-            sequences = [int(values.min()), int(values.max())]
         if min(sequences) < 0 or max(sequences) >= self.n_seq_max:
             raise EngineError(f"there is no sequence {min(sequences)} or {max(sequences)} among {self.n_seq_max}")
 

@@ -69,9 +69,14 @@ class SamplingParams:
             self.repeat_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
         )
 
-    def changes_logits(self, n_output: int) -> bool:
-        """Whether anything but the model decides about the token after `n_output` chosen ones."""
-        return self.penalizes or bool(self.logit_bias) or self.ignore_eos or n_output < self.min_tokens
+    @property
+    def moves_logits(self) -> bool:
+        """Whether any token may become more or less likely than the model has it."""
+        return self.penalizes or bool(self.logit_bias)
+
+    def forbids_ends(self, n_output: int) -> bool:
+        """Whether the token after `n_output` chosen ones may not be an end."""
+        return self.ignore_eos or n_output < self.min_tokens
 
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -126,7 +131,7 @@ def apply_bias(row: Logits, params: SamplingParams, eog_ids: npt.NDArray[np.int6
     for token, bias in params.logit_bias.items():
         if 0 <= token < len(row):
             row[token] = -np.inf if bias <= -MAX_BIAS else row[token] + bias
-    if params.ignore_eos or n_output < params.min_tokens:
+    if params.forbids_ends(n_output):
         row[eog_ids] = -np.inf
 
 

@@ -163,36 +163,29 @@ class StepCosts:
         self._tick += 1
         if self._tick % STALE_BASE == 0:
             for old in [w for w, tick in self._seen_at.items() if self._tick - tick > STALE]:
-                del self._observed[old], self._seen_at[old]
-                self._median.pop(old, None)
+                del self._observed[old], self._median[old], self._seen_at[old]
         observed = self._observed.setdefault(width, deque(maxlen=OBSERVATIONS))
         observed.append(seconds)
-        # Found when it is asked for: most steps guess nothing.
-        self._median.pop(width, None)
+        self._median[width] = statistics.median(observed)
         self._seen_at[width] = self._tick
 
     def knows(self, width: int) -> bool:
         """Whether a step of this width was taken lately."""
         return width in self._seen_at and self._tick - self._seen_at[width] <= STALE_BASE
 
-    def _typical(self, width: int) -> float:
-        if width not in self._median:
-            self._median[width] = statistics.median(self._observed[width])
-        return self._median[width]
-
     def curve(self, first: int, last: int) -> list[float]:
         """Estimates for the widths `first`, which is known, to `last`.
 
         Between known widths they lie on a line; beyond, they grow like the root, which is hopeful: so it is tried.
         """
-        known = sorted(width for width in self._observed if width >= first)
+        known = sorted(width for width in self._median if width >= first)
         estimates = []
         for low, high in zip(known, [*known[1:], last + 1], strict=True):
-            start = self._typical(low)
+            start = self._median[low]
             for width in range(low, min(high, last + 1)):
-                if high in self._observed:
+                if high in self._median:
                     share = (width - low) / (high - low)
-                    estimates.append(start + (self._typical(high) - start) * share)
+                    estimates.append(start + (self._median[high] - start) * share)
                 else:
                     estimates.append(start * math.sqrt(width / low))
         return estimates
