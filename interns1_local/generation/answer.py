@@ -55,7 +55,7 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[GenerationEvent]:
         text, stopped, end = IncrementalText(), False, None
-        async with aclosing(_with_advice(self._lease.runner.batches(self._request))) as batches:
+        async with aclosing(_with_advice(self._lease.runner.generate(self._request))) as batches:
             async for chunks in batches:
                 events: list[GenerationEvent] = []
                 for chunk in chunks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class Runner:
         self.context_length = 0
         self._process = process
         self._writer: asyncio.StreamWriter
-        self._streams: dict[int, asyncio.Queue[Chunk | InternS1Error]] = {}
+        self._streams: dict[int, asyncio.Queue[list[Chunk] | InternS1Error]] = {}
         self._requests: dict[int, GenerateRequest] = {}
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 0
@@ -76,6 +76,8 @@ class Runner:
         # Whether the worker is to be asked, at its end, to write down what it has read.
         self._stores_prefixes = False
         self._rpc: tuple[str, ...] = ()
+        # Whether each token of an answer is a chunk by itself, however many come in one message.
+        self._apart = False
 
     @classmethod
     async def start(
@@ -129,16 +131,12 @@ class Runner:
     def pid(self) -> int:
         return self._process.pid
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        """The answer's chunks; the last one carries `finish`. Closing the iterator cancels the request."""
-        async with aclosing(self.batches(request)) as batches:
-            async for chunks in batches:
-                for chunk in chunks:
-                    yield chunk
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
+        """The answer's chunks, those together that came in one message; the last one carries `finish`.
 
-    async def batches(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
-        """The same chunks, those together that came together."""
-        request_id, queue = self._new_id(), asyncio.Queue[Chunk | InternS1Error]()
+        Closing the iterator cancels the request.
+        """
+        request_id, queue = self._new_id(), asyncio.Queue[list[Chunk] | InternS1Error]()
         frame = request_frame(request_id, request)
         self._require_alive()
         crashes.check(self.spec.digest, request)
@@ -147,20 +145,14 @@ class Runner:
         try:
             await self._send(frame)
             while not finished:
-                items = [await queue.get()]
-                while not queue.empty():
-                    items.append(queue.get_nowait())
-                chunks = [item for item in items if isinstance(item, Chunk)]
-                errors = [item for item in items if isinstance(item, InternS1Error)]
-                # A worker that dies after an answer's end does not spoil it.
-                if chunks and chunks[-1].finish is not None:
-                    errors.clear()
+                item = await queue.get()
+                if isinstance(item, InternS1Error):
+                    finished = True
+                    raise item
+                finished = item[-1].finish is not None
+                if finished:
                     crashes.note_end(self.spec.digest, request)
-                finished = bool(errors) or chunks[-1].finish is not None
-                if chunks:
-                    yield chunks
-                if errors:
-                    raise errors[0]
+                yield item
         finally:
             self._streams.pop(request_id, None)
             self._requests.pop(request_id, None)
@@ -271,6 +263,7 @@ class Runner:
             raise LoadError(f"{spec.name} could not be loaded: {error.message}") from None
         self.context_length = facts["context_length"]
         self._stores_prefixes = settings.prefix_cache_dir is not None
+        self._apart = settings.stream_interval == 0
 
     async def _ask(self, header: dict[str, Any]) -> Any:
         self._require_alive()
@@ -296,9 +289,13 @@ class Runner:
         header = frame.header
         match header["op"]:
             case "chunks":
+                arrived: dict[int, list[Chunk]] = {}
                 for entry, data in zip(header["chunks"], frame.blobs, strict=True):
-                    if (queue := self._streams.get(entry["id"])) is not None:
-                        queue.put_nowait(chunk_from(entry, bytes(data)))
+                    arrived.setdefault(entry["id"], []).append(chunk_from(entry, bytes(data)))
+                for request_id, chunks in arrived.items():
+                    if (queue := self._streams.get(request_id)) is not None:
+                        for part in ([chunk] for chunk in chunks) if self._apart else (chunks,):
+                            queue.put_nowait(part)
             case "error":
                 self._fail_request(header["id"], error_from(header))
             case "reply":

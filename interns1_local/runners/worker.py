@@ -6,7 +6,6 @@ thread makes embeddings and scores, one compiles grammars, and the engine has on
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import socket
@@ -76,8 +75,6 @@ class Worker:
 
     def run(self) -> None:
         """Load what the server names, then compute until the server is gone."""
-        # Nothing of what was imported will ever be garbage.
-        gc.freeze()
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._write, name="writer", daemon=True).start()
         threading.Thread(target=self._pool, name="pooling", daemon=True).start()

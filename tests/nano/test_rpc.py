@@ -45,7 +45,7 @@ async def run(spec: ModelSpec, rpc: tuple[str, ...], request: GenerateRequest) -
     """The answer's chunks; what llama.cpp says goes to standard error."""
     runner = await Runner.start(spec, Settings(threads=1, debug=True, rpc=rpc))
     try:
-        return [chunk async for chunk in runner.generate(request)]
+        return [chunk async for chunks in runner.generate(request) for chunk in chunks]
     finally:
         await runner.close()
 

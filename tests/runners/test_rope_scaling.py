@@ -75,7 +75,7 @@ def test_answers_are_the_references(num_ctx: int, folder: Path) -> None:
         try:
             async with scheduler.acquire("tiny", options) as lease:
                 assert lease.runner.context_length == num_ctx
-                return [chunk async for chunk in lease.runner.generate(request)]
+                return [chunk async for chunks in lease.runner.generate(request) for chunk in chunks]
         finally:
             await scheduler.close()
 

@@ -40,7 +40,7 @@ def with_runner(spec: ModelSpec, settings: Settings, test: Callable[[Runner], Aw
 
 
 async def collect(runner: Runner, request: GenerateRequest) -> list[Chunk]:
-    return [chunk async for chunk in runner.generate(request)]
+    return [chunk async for chunks in runner.generate(request) for chunk in chunks]
 
 
 def ids(chunks: list[Chunk]) -> list[int]:
@@ -109,6 +109,17 @@ def test_bad_requests_are_errors_of_their_own(tiny_spec: ModelSpec, quick: Setti
         assert len(ids(await collect(runner, GenerateRequest("hello", GREEDY, 3)))) == 3
 
     with_runner(tiny_spec, quick, test)
+
+
+@pytest.mark.parametrize("interval", [0.0, 1.0])
+def test_tokens_go_together_as_the_interval_says(interval: float, tiny_spec: ModelSpec, quick: Settings) -> None:
+    async def test(runner: Runner) -> None:
+        request = GenerateRequest("hello", GREEDY, 40)
+        counts = [len(chunks) async for chunks in runner.generate(request)]
+        assert sum(counts) == 40
+        assert max(counts) > 1 if interval else max(counts) == 1
+
+    with_runner(tiny_spec, replace(quick, stream_interval=interval), test)
 
 
 def test_closing_the_iterator_cancels_in_an_answer_and_in_a_prompt(tiny_spec: ModelSpec, quick: Settings) -> None:
@@ -249,7 +260,7 @@ def test_a_worker_that_is_closed_in_order_leaves_what_it_has_read_to_the_next(
 
     async def test(runner: Runner) -> None:
         chunks = runner.generate(GenerateRequest(prompt, GREEDY, 2000))
-        async for chunk in chunks:
+        async for chunk, *_ in chunks:
             # It is closed in the middle of the answer.
             cached.append(chunk.prompt[1])
             break

@@ -68,7 +68,8 @@ def loaded_by(spare: SpareWorker, spec: ModelSpec, settings: Settings) -> int:
         runner = await Runner.start(spec, settings, take_worker=spare.take)
         try:
             request = GenerateRequest("hello", SamplingParams(temperature=0, ignore_eos=True), 3)
-            assert sum(len(chunk.ids) for chunk in [chunk async for chunk in runner.generate(request)]) == 3
+            found = [chunk async for chunks in runner.generate(request) for chunk in chunks]
+            assert sum(len(chunk.ids) for chunk in found) == 3
             return runner.pid
         finally:
             await runner.close()

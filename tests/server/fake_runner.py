@@ -42,7 +42,7 @@ class FakeRunner:
         self.alive = True
         self._backend = backend
 
-    async def batches(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Chunk]]:
         async with aclosing(self._chunks(request)) as chunks:
             async for chunk in chunks:
                 yield [chunk]

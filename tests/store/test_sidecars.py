@@ -138,7 +138,7 @@ def answers(spec: ModelSpec) -> list[Any]:
             request = GenerateRequest(
                 ["Look: ", pixels, TEXTS[0]], SamplingParams(temperature=0, ignore_eos=True, logprobs=1), 24
             )
-            chunks = [chunk async for chunk in runner.generate(request)]
+            chunks = [chunk async for chunks in runner.generate(request) for chunk in chunks]
             ids = [token for chunk in chunks for token in chunk.ids]
             scores = [entry.logprob for chunk in chunks for entry in chunk.logprobs or []]
             return [tokens, ids, b"".join(chunk.data for chunk in chunks), scores, await runner.detokenize(range(600))]
