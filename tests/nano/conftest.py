@@ -28,7 +28,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, nano_gguf: Callable[..., Co
 
     store = tmp_path_factory.mktemp("store")
     # The nano is too small to gain by a second thread.
-    environ = {"INTERNS1_MODELS": str(store), "INTERNS1_KEEP_ALIVE": "10m", "INTERNS1_THREADS": "1"}
+    environ = {
+        "INTERNS1_MODELS": str(store),
+        "INTERNS1_KEEP_ALIVE": "10m",
+        "INTERNS1_THREADS": "1",
+        "INTERNS1_STREAM_INTERVAL": "0",
+    }
     with own_server(environ) as client:
         yield client.base_url
 

@@ -35,7 +35,7 @@ TOOLS = [
 def front(server: str, served: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with one model, `far`, which the server of the other tests computes."""
     store = tmp_path_factory.mktemp("front")
-    with own_server({"INTERNS1_MODELS": str(store)}) as client:
+    with own_server({"INTERNS1_MODELS": str(store), "INTERNS1_STREAM_INTERVAL": "0"}) as client:
         with ollama.Client(client.base_url) as made:
             assert made.create(model="far", from_=f"{server}/v1#{served('Q8_0')}").status == "success"
         yield client.base_url
@@ -71,7 +71,7 @@ def test_says_what_its_engine_says(
 
 def test_streams_thought_and_answer(far: ollama.Client) -> None:
     parts = list(ask(far, "far", "What is 27 + 15?", think=True, stream=True))
-    assert [part.done for part in parts] == [*[False] * (len(parts) - 1), True] and len(parts) > 2
+    assert len(parts) > 5
     assert "".join(part.message.content or "" for part in parts) == "42"
     assert "20 + 10" in "".join(part.message.thinking or "" for part in parts)
 

@@ -3,6 +3,7 @@ and when the harm is undone the next request is answered."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -145,14 +146,14 @@ def test_requests_that_llama_cpp_would_not_survive(served: Served, case: str) ->
 
 
 def long_answer(served: Served, prompt: str, then: Callable[[], None]) -> str:
-    """How an answer of `hurt` that goes on for long ends, where `then` happens after its first words."""
+    """The error that ends an answer of `hurt`, too long to end by itself; `then` happens after its first words."""
     options = {"num_ctx": OPTIONS["num_ctx"]}
     body = {"model": "hurt", "prompt": prompt, "temperature": 0, "ignore_eos": True, "max_tokens": 15_000}
     with served.http.stream("POST", "/v1/completions", json={**body, "options": options, "stream": True}) as response:
         lines = filter(None, response.iter_lines())
         first = next(lines)
         then()
-        return [first, *lines][-1]
+        return str(json.loads([first, *lines][-1].removeprefix("data: "))["error"]["message"])
 
 
 def test_a_worker_killed_in_mid_answer(served: Served) -> None:

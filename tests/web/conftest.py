@@ -89,9 +89,9 @@ def none_left(page: Any, selector: str) -> None:
     until(page, f"document.querySelectorAll({json.dumps(selector)}).length === 0")
 
 
-def copied(page: Any, beginning: str) -> None:
-    """Wait until the clipboard holds a text that begins so."""
-    until(page, f"navigator.clipboard.readText().then((text) => text.startsWith({json.dumps(beginning)}))")
+def copied(page: Any, text: str) -> None:
+    """Wait until this is what the clipboard holds."""
+    until(page, f"navigator.clipboard.readText().then((text) => text === {json.dumps(text)})")
 
 
 def until(page: Any, expression: str) -> None:

@@ -35,7 +35,7 @@ def test_molecules(open_page: Open, backend: FakeBackend, monkeypatch: pytest.Mo
     card.get_by_role("button", name="SMILES").click()
     copied(page, ASPIRIN)
     card.get_by_role("button", name="SVG").click()
-    copied(page, "<svg")
+    until(page, "navigator.clipboard.readText().then((text) => text.startsWith('<svg'))")
     with page.expect_download() as download:
         card.get_by_role("button", name="Save").click()
     assert download.value.suggested_filename == "C9H8O4.svg"
