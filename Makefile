@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # llama.cpp is built with its RPC backend (more than one machine). Your own CMAKE_ARGS come after it, so they win.
 LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)
-override CMAKE_ARGS := -DGGML_RPC=ON $(CMAKE_ARGS)
+# Some compilers break its use of AMX, which is then left out.
+AMX := $(if $(PYTHON),$(shell $(PYTHON) -I interns1_local/engine/amx.py --flags "$${CXX:-c++}"))
+override CMAKE_ARGS := -DGGML_RPC=ON $(AMX) $(CMAKE_ARGS)
 export CMAKE_ARGS
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -35,7 +37,8 @@ $(VENV)/.installed: pyproject.toml setup.py Makefile $(wildcard quant/kernels/na
 	@echo "Installing into $(VENV); the first time llama.cpp is built, which takes about 5 minutes on 2 cores."
 	@$(PIP) install --quiet --editable .
 	@# pip keeps built wheels without regard to CMAKE_ARGS: one of an earlier build may have been taken.
-	@$(if $(findstring GGML_RPC=OFF,$(CMAKE_ARGS)),true,$(BIN)/python -m interns1_local.engine.rpc --check) || { echo "Building llama.cpp once more, with $(CMAKE_ARGS)."; \
+	@{ $(if $(findstring GGML_RPC=OFF,$(CMAKE_ARGS)),true,$(BIN)/python -m interns1_local.engine.rpc --check) && \
+		$(if $(AMX),$(BIN)/python -m interns1_local.engine.amx --check,true); } || { echo "Building llama.cpp once more, with $(CMAKE_ARGS)."; \
 		$(PIP) cache remove "$(subst -,_,$(word 1,$(subst ==, ,$(LLAMA))))-$(word 2,$(subst ==, ,$(LLAMA)))-*" >/dev/null 2>&1 || true; \
 		$(PIP) install --quiet --force-reinstall --no-deps "$(LLAMA)"; }
 	@touch $@

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from interns1_local.engine import amx
+
 DEFAULT_WORK = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "interns1_local" / "benchmarks"
 
 _CMAKE_OPTIONS = (
@@ -85,7 +87,7 @@ class Peers:
         build = self.work / f"build-{self._version}"
         program = build / "bin" / name
         if not program.exists():
-            self.build(name, build, _CMAKE_OPTIONS)
+            self.build(name, build, [*_CMAKE_OPTIONS, *amx.flags(os.environ.get("CXX", "c++")).split()])
         return program
 
     def build(self, target: str, folder: Path, options: Sequence[str]) -> Run:

@@ -97,6 +97,7 @@ def _examine(settings: Settings, machine: Machine, report: dict[str, Any], quiet
 
     from interns1_local.commands.format import echo_table
     from interns1_local.commands.machine_report import (
+        CMAKE,
         check_installation,
         find_hardware,
         missing_backends,
@@ -107,8 +108,8 @@ def _examine(settings: Settings, machine: Machine, report: dict[str, Any], quiet
 
     hardware = find_hardware()
     missing = missing_backends(hardware, machine.backends)
-    checks = list(check_installation(settings))
-    lines = [rebuild_command(backend, machine.version) for _, backend, _ in missing]
+    checks = list(check_installation(settings, machine))
+    lines = [rebuild_command(CMAKE[backend], machine.version) for _, backend, _ in missing]
     report |= {
         "machine": asdict(machine),
         "cores": physical_cores(),

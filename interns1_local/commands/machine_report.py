@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from interns1_local.config import Settings
+from interns1_local.engine import amx
+from interns1_local.runners.devices import Machine
 
 PACKAGE = "llama-cpp-python"
 # For a machine whose version is not known.
@@ -62,10 +64,10 @@ class Check:
     advice: str = ""
 
 
-def rebuild_command(backend: str, version: str = "") -> str:
-    """The line that installs llama.cpp anew with `backend`."""
+def rebuild_command(cmake_args: str, version: str = "") -> str:
+    """The line that installs llama.cpp anew, built with `cmake_args`."""
     install = f"pip install --force-reinstall --no-cache-dir --no-binary {PACKAGE} {PACKAGE}=={version or PINNED}"
-    return f'CMAKE_ARGS="{CMAKE[backend]}" {install}'
+    return f'CMAKE_ARGS="{cmake_args}" {install}'
 
 
 def find_hardware(root: Path = Path("/")) -> list[Hardware]:
@@ -98,12 +100,15 @@ def missing_backends(hardware: list[Hardware], backends: tuple[str, ...]) -> lis
     return missing
 
 
-def check_installation(settings: Settings) -> Iterator[Check]:
+def check_installation(settings: Settings, machine: Machine) -> Iterator[Check]:
     """What an installation needs to work in full."""
     from importlib.util import find_spec
 
     from quant.kernels import available
 
+    if machine.amx_broken_by:
+        text = f"{machine.amx_broken_by} built llama.cpp so that it cannot be used; prompts are slower without"
+        yield Check("AMX", False, text, f"build it anew: {rebuild_command(amx.WITHOUT, machine.version)}")
     kernels = available()
     yield Check(
         "native kernels",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from interns1_local.engine import amx
 from interns1_local.engine.backend import start_backend
 from interns1_local.engine.devices import backend_names, describe_devices
 from interns1_local.engine.native import binding_version, llama_cpp
@@ -20,6 +21,7 @@ def describe() -> dict[str, Any]:
     return {
         "version": binding_version(),
         "system_info": (llama_cpp.llama_print_system_info() or b"").decode(errors="replace"),
+        "amx_broken_by": amx.broken_by(),
         "gpu_offload": bool(llama_cpp.llama_supports_gpu_offload()),
         "mlock": bool(llama_cpp.llama_supports_mlock()),
         "backends": backend_names(),

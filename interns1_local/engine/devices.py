@@ -113,16 +113,21 @@ def library_names(stem: str, platform: str = sys.platform) -> tuple[str, ...]:
     return (f"lib{stem}.so.0", f"lib{stem}.so")
 
 
-def _open(stem: str, functions: dict[str, Any]) -> ctypes.CDLL:
+def library_path(stem: str) -> Path:
+    """The file of a library of ggml that this process uses."""
     folder = Path(os.fsdecode(llama_cpp._lib._name)).parent
-    for name in library_names(stem):
-        if (folder / name).is_file():
-            library = ctypes.CDLL(str(folder / name))
-            for function, (result, arguments) in functions.items():
-                entry = getattr(library, function)
-                entry.restype, entry.argtypes = result, arguments
-            return library
-    raise LoadError(f"there is no {library_names(stem)[0]} in {folder}; reinstall llama-cpp-python")
+    found = next((folder / name for name in library_names(stem) if (folder / name).is_file()), None)
+    if found is None:
+        raise LoadError(f"there is no {library_names(stem)[0]} in {folder}; reinstall llama-cpp-python")
+    return found
+
+
+def _open(stem: str, functions: dict[str, Any]) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(library_path(stem)))
+    for function, (result, arguments) in functions.items():
+        entry = getattr(library, function)
+        entry.restype, entry.argtypes = result, arguments
+    return library
 
 
 def _pointers() -> list[int]:

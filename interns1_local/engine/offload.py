@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interns1_local.engine import amx
 from interns1_local.engine.devices import buffer_type, gpu_pointers
 from interns1_local.engine.native import llama_cpp
 from interns1_local.errors import BadRequest
@@ -61,6 +62,8 @@ class _Override(ctypes.Structure):
 def model_params(offload: Offload) -> tuple[Any, list[Any]]:
     """llama.cpp's parameters, and what must live while they are used. BadRequest names a device that is missing."""
     params = llama_cpp.llama_model_default_params()
+    # Weights stay in the file's order, which no AMX code reads.
+    params.use_extra_bufts = not amx.broken_by()
     params.n_gpu_layers = offload.n_gpu_layers
     modes = {
         (False, False): llama_cpp.LLAMA_LOAD_MODE_NONE,

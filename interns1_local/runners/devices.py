@@ -67,6 +67,8 @@ class Machine:
     version: str = ""
     system_info: str = ""
     can_lock: bool = False
+    # The compiler that broke AMX in llama.cpp, see engine/amx; "": none.
+    amx_broken_by: str = ""
 
     @property
     def gpus(self) -> tuple[Device, ...]:
@@ -176,6 +178,7 @@ def machine_of(listed: Mapping[str, Any], memory_total: int, memory_free: int) -
         version=str(listed.get("version", "")),
         system_info=str(listed.get("system_info", "")),
         can_lock=bool(listed.get("mlock")),
+        amx_broken_by=str(listed.get("amx_broken_by", "")),
     )
 
 

@@ -179,7 +179,7 @@ def _draft(sizing: Sizing, is_mapped: bool) -> tuple[int, int]:
     draft = sizing.shape.draft
     if draft is None:
         return 0, 0
-    graph, features = estimate.draft_graph(sizing.graph, draft), estimate.cpu_features(sizing.machine.system_info)
+    graph, features = estimate.draft_graph(sizing.graph, draft), _features(sizing.machine)
     weights = [weight for weight in draft.weights if "(output)" not in weight.name]
     copied = sum(estimate.repacked_bytes(weight, features) for weight in weights if weight.layer != INPUT)
     mapped = sum(weight.n_bytes for weight in weights) - copied
@@ -187,6 +187,11 @@ def _draft(sizing: Sizing, is_mapped: bool) -> tuple[int, int]:
     compute = estimate.compute_bytes(draft, graph) + estimate.output_bytes(draft, graph)
     compute += estimate.work_bytes(draft, graph) + estimate.TOKEN_BYTES * draft.vocabulary
     return copied + kv + compute + (0 if is_mapped else mapped), mapped if is_mapped else 0
+
+
+def _features(machine: Machine) -> frozenset[str]:
+    """What the CPU has weights in another order for."""
+    return frozenset() if machine.amx_broken_by else estimate.cpu_features(machine.system_info)
 
 
 def _ram(sizing: Sizing) -> MemoryUse:
@@ -237,7 +242,7 @@ def _fill_ram(
     others = others or []
     held = [weight for layer in layers for weight in shape.by_layer[layer] if "(output)" not in weight.name]
     held += [weight for layer in others for weight in shape.by_layer[layer] if _on_cpu(weight, options)]
-    features = estimate.cpu_features(sizing.machine.system_info)
+    features = _features(sizing.machine)
     copied = sum(estimate.repacked_bytes(weight, features) for weight in held if weight.layer != INPUT)
     mapped = sum(weight.n_bytes for weight in held) - copied
     computes = bool([layer for layer in layers if layer != INPUT]) or not others

@@ -121,6 +121,8 @@ class Runner:
         this_machine.claim(runner, {use.name: use.total for use in plan.devices})
         for text in (*([warning] if warning else []), *facts.warnings):
             _log.warning("%s: %s", spec.name, text)
+        if broken_by := (await asyncio.to_thread(this_machine.machine)).amx_broken_by:
+            _log.warning("%s built llama.cpp so that it cannot use AMX: `interns1 doctor` says what to do", broken_by)
         return runner
 
     @property

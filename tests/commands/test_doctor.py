@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interns1_local.commands.machine_report import find_hardware, missing_backends, rebuild_command
+from interns1_local.commands.machine_report import CMAKE, find_hardware, missing_backends, rebuild_command
 from interns1_local.commands.plan_report import parse_size
 from interns1_local.errors import BadRequest
 from interns1_local.runners.rpc_protocol import VERSION
@@ -152,7 +152,7 @@ def test_what_a_rebuild_would_bring(
 
 
 def test_the_line_that_rebuilds() -> None:
-    assert rebuild_command("CUDA") == (
+    assert rebuild_command(CMAKE["CUDA"]) == (
         'CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir '
         "--no-binary llama-cpp-python llama-cpp-python==0.3.36"
     )
