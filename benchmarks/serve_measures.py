@@ -23,6 +23,9 @@ LONG_TOKENS = 4000
 DECODE_TOKENS = 128
 STREAM_TOKENS = 64
 IDLE_SECONDS = 10.0
+# Of reading a long prompt, before it is cancelled; and by when it is to be gone.
+READING_SECONDS = 1.0
+CANCEL_BOUND = 0.2
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,19 @@ async def long_arrival(server: Server, seed: str) -> Figures:
     return {"worst gap": max(gaps), "first": first.first, "meanwhile tok/s": tokens / first.first}
 
 
+async def cancelled(server: Server, seed: str) -> Figures:
+    """A client leaves while its long prompt is read: the first token of the next, who waits for the only slot."""
+    prompts = server.model.prompts
+    alone = await server.complete(prompts.text(16, f"{seed} alone"), 2)
+    leaving = asyncio.ensure_future(server.complete(prompts.text(LONG_TOKENS, seed), 2))
+    await asyncio.sleep(READING_SECONDS)
+    leaving.cancel()
+    with suppress(asyncio.CancelledError):
+        await leaving
+    after = await server.complete(prompts.text(16, f"{seed} after"), 2)
+    return {"alone": alone.first, "after": after.first, "bound": CANCEL_BOUND}
+
+
 async def same_picture(server: Server, seed: str) -> Figures:
     """First token of a question on a new picture, and of a second question on it; what both had to read.
 
@@ -222,6 +238,10 @@ MEASURES = (
         "long", "4,000 tokens arrive among 4 streams", long_arrival, LONG,
         (Aim("worst gap", "llama-server", 0.5, False), Aim("first", "llama-server")),
         {"worst gap": "ms", "first": "ms", "meanwhile tok/s": "tok/s"}, NO_PYTHON,
+    ),
+    Measure(
+        "cancel", "first token after 4,000 tokens were cancelled", cancelled, ONE,
+        (Aim("after", "bound", 1.0, False), Aim("after", "llama-server")), {"alone": "ms", "after": "ms"}, NO_PYTHON,
     ),
     Measure(
         "picture", "second question on a picture", same_picture, ONE,

@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     main_gpu: int
     kv_cache_type: str
     flash_attention: bool | str
+    backend_sampling: bool | str
     use_mmap: bool
     use_mlock: bool
     numa: bool | str

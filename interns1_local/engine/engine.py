@@ -17,6 +17,7 @@ import numpy as np
 from interns1_local.engine import cache_state, prompt_scores, stored_prefixes
 from interns1_local.engine.adapter_turns import AdapterTurns
 from interns1_local.engine.backend import start_backend
+from interns1_local.engine.backend_sampling import backend_sampling
 from interns1_local.engine.choice import Choice, TokenChooser
 from interns1_local.engine.context_shift import cut_range
 from interns1_local.engine.draft_model import DraftModel
@@ -91,7 +92,7 @@ class Engine:
         self._stored = StoredPrefixes(self.context, self._scheduler, self._apply, files) if files else None
         self._pace = Pace(n_batch, STEP_SECONDS)
         self._batch = Batch(n_batch)
-        self._chooser = TokenChooser(self.context, self.n_ctx)
+        self._chooser = TokenChooser(self.context, self.n_ctx, backend_sampling(self.context, options))
         self._draft_model = self._load_draft_model() if options.draft_path is not None else None
         self._speculator = Speculator(self.model.vocab.eog_ids, self.n_ctx, limits.n_outputs, self._draft_model)
         self._sequences: dict[int, Sequence] = {}
@@ -255,7 +256,7 @@ class Engine:
         if request.prompt_logprobs:
             prompt_scores.start(sequence)
         self._sequences[request.id] = sequence
-        self._chooser.start(request.id, request.sampling, request.guide)
+        self._chooser.start(request, len(self._sequences))
         self._speculator.start(sequence, request.speculation)
         self._scheduler.add(sequence)
 
@@ -292,6 +293,7 @@ class Engine:
             rows.append(self._batch.add(ids, span.start, span.sequence.slot, outputs))
             if span.sequence.scores_prompt:
                 prompt_scores.want_outputs(self._batch, span, rows[-1])
+        self._chooser.prepare(spans)
         began = time.perf_counter()
         try:
             self.context.decode(self._batch, embeddings)

@@ -20,6 +20,8 @@ class SamplerChain:
 
     @staticmethod
     def _samplers(params: SamplingParams) -> list[Any]:
+        if params.greedy:
+            return [llama_cpp.llama_sampler_init_top_k(1)]
         samplers = []
         if params.top_k > 0:
             samplers.append(llama_cpp.llama_sampler_init_top_k(min(params.top_k, 2**31 - 1)))
@@ -31,6 +33,11 @@ class SamplerChain:
             samplers.append(llama_cpp.llama_sampler_init_min_p(min(params.min_p, 1.0), 1))
         samplers.append(llama_cpp.llama_sampler_init_temp(params.temperature))
         return samplers
+
+    def renew(self) -> None:
+        """Become a copy of itself, in the same random state, that was in no graph."""
+        used, self.pointer = self.pointer, llama_cpp.llama_sampler_clone(self.pointer)
+        llama_cpp.llama_sampler_free(used)
 
     def close(self) -> None:
         if self.pointer:

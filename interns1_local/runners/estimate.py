@@ -28,6 +28,10 @@ CELL_PADDING = 256
 PATCH_BYTES = 4 * 3 * 14 * 14
 # See engine/draft_model.READ_AT_ONCE.
 DRAFT_BATCH = 256
+# See engine/backend_sampling.MANY.
+SAMPLED_TOGETHER = 4
+# Rows of logits that samplers in the graph need: a copy of all, and these.
+SAMPLER_ROWS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Graph:
     v_type: str = "F16"
     # 0: as many as an answering context has.
     n_outputs: int = 0
+    # Whether tokens may be chosen where the output is computed, see engine/backend_sampling.
+    samples: bool = False
 
     @property
     def outputs(self) -> int:
@@ -71,6 +77,8 @@ def compute_bytes(shape: ModelShape, graph: Graph) -> int:
         feed_forward = max(2 * chosen + 2 * inner, 3 * inner + 4 * shape.width)
     layers = graph.batch * (mask + max(attention, feed_forward))
     output = graph.outputs * (shape.vocabulary + shape.width) + graph.batch * shape.width
+    if graph.samples:
+        output += (graph.outputs + SAMPLER_ROWS) * shape.vocabulary
     return int(4 * max(layers, output))
 
 
@@ -93,8 +101,8 @@ def work_bytes(shape: ModelShape, graph: Graph) -> int:
 
 
 def output_bytes(shape: ModelShape, graph: Graph) -> int:
-    """Logits of a batch, in RAM."""
-    return 4 * graph.outputs * shape.vocabulary
+    """Logits of a batch, in RAM; with samplers in the graph also candidates, their logits and probabilities."""
+    return (16 if graph.samples else 4) * graph.outputs * shape.vocabulary
 
 
 def program_bytes(shape: ModelShape) -> int:
@@ -117,7 +125,7 @@ def vision_bytes(vision: VisionShape) -> int:
 def draft_graph(graph: Graph, shape: ModelShape) -> Graph:
     """What a draft model of this shape computes for answers that `graph` computes, see engine/draft_model."""
     batch = min(max(DRAFT_BATCH, graph.sequences), graph.cells)
-    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=graph.sequences)
+    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=graph.sequences, samples=False)
 
 
 def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
@@ -125,7 +133,7 @@ def pooling_graph(graph: Graph, shape: ModelShape) -> Graph | None:
     if not shape.pooled_at_once:
         return None
     batch = min(shape.pooled_at_once, graph.cells)
-    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=batch)
+    return replace(graph, batch=batch, flash=_flash(graph, shape, batch), n_outputs=batch, samples=False)
 
 
 def _flash(graph: Graph, shape: ModelShape, batch: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from interns1_local.engine.attention import attends_exactly, kv_types
 from interns1_local.runners.devices import Device, Machine
-from interns1_local.runners.estimate import Graph, kv_bytes
+from interns1_local.runners.estimate import SAMPLED_TOGETHER, Graph, kv_bytes
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import MemoryUse, Sizing, format_gib, measure
 from interns1_local.runners.model_shape import ModelShape
@@ -289,8 +289,9 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
         exact = attends_exactly(shape.is_exact, options.kv_cache_type, cells, options.num_batch, shape.n_heads)
         flash = "auto" if on_gpu else "off" if exact else "on"
     batch, parallel = options.num_batch, options.num_parallel
-    options = replace(options, flash_attention=flash)
-    graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper())
+    sampling = _backend_sampling(options, ground)
+    options = replace(options, flash_attention=flash, backend_sampling=sampling)
+    graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper(), samples=sampling != "off")
     reserve_ram = min(LARGEST_RAM_RESERVE, int(machine.memory_total * RAM_RESERVE))
     sizing = Sizing(
         shape, graph, machine, gpus, reserve_ram, GPU_RESERVE + wishes.gpu_overhead, wishes.image_cache_bytes
@@ -299,6 +300,15 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
     if split and options.tensor_split is None:
         options = replace(options, tensor_split=split)
     return Plan(options, cells, shape.n_layers, uses, reasons)
+
+
+def _backend_sampling(options: LoadOptions, ground: _Ground) -> str:
+    """What `backend_sampling` comes to: off where the engine would never choose it (engine/backend_sampling)."""
+    if options.backend_sampling is not None:
+        return options.backend_sampling
+    many = (options.num_parallel or 0) >= SAMPLED_TOGETHER
+    has_output = bool(ground.gpus) and (options.num_gpu or 0) > ground.shape.n_layers
+    return "auto" if many and has_output and not any(gpu.is_remote for gpu in ground.gpus) else "off"
 
 
 def _shortage(plan: Plan) -> int:

@@ -12,7 +12,7 @@ from interns1_local.errors import BadRequest
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPLIT_MODES = ("none", "layer", "row")
-FLASH_ATTENTION = ("auto", "on", "off")
+SWITCHES = ("auto", "on", "off")
 NUMA = ("distribute", "isolate", "numactl")
 MAX_CONTEXT = 2**24
 MAX_PARALLEL = 256
@@ -56,6 +56,7 @@ class LoadOptions:
     tensor_split: tuple[float, ...] | None = None
     main_gpu: int | None = None
     flash_attention: str | None = None
+    backend_sampling: str | None = None
     use_mlock: bool | None = None
     numa: str | None = None
     # Of a complete set: the layers that GPUs could hold at most, 0 without a GPU.
@@ -70,8 +71,8 @@ class LoadOptions:
             if value is not None and entry.name not in DERIVED:
                 chosen[entry.name] = _typed(entry.name, value)
         # Ollama writes "choose by yourself" as 0 threads and -1 layers.
-        unset = (("num_thread", 0), ("num_gpu", -1), ("flash_attention", "auto"), ("numa", ""))
-        for name, value in unset:
+        unset = {"num_thread": 0, "num_gpu": -1, "flash_attention": "auto", "backend_sampling": "auto", "numa": ""}
+        for name, value in unset.items():
             if chosen.get(name) == value:
                 del chosen[name]
         found = cls(**chosen)
@@ -123,8 +124,8 @@ def _typed(name: str, value: Any) -> Any:
             return _kv_type(_text(name, value))
         case "split_mode":
             return _one_of(name, _text(name, value), SPLIT_MODES)
-        case "flash_attention":
-            return _one_of(name, {True: "on", False: "off"}.get(value, value), FLASH_ATTENTION)
+        case "flash_attention" | "backend_sampling":
+            return _one_of(name, {True: "on", False: "off"}.get(value, value), SWITCHES)
         case "numa":
             return _one_of(name, {True: "distribute", False: ""}.get(value, value), ("", *NUMA))
         case "use_mmap" | "use_mlock":

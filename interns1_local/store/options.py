@@ -21,6 +21,7 @@ OPTION_TYPES: dict[str, str] = {
     "main_gpu": "integer",
     "kv_cache_type": "string",
     "flash_attention": "switch",
+    "backend_sampling": "switch",
     "use_mmap": "boolean",
     "use_mlock": "boolean",
     "numa": "switch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from interns1_local.config import Settings
-from interns1_local.engine import draft_model, engine, native_log, pooling
+from interns1_local.engine import backend_sampling, draft_model, engine, native_log, pooling
+from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import Speculation
 from interns1_local.runners import estimate, fit, model_shape
@@ -48,8 +50,14 @@ def allocated(path: Path, graph: Graph) -> dict[str, float]:
         options.n_seq_max = options.n_outputs_max = graph.outputs
         options.kv_unified, options.n_threads = True, 1
         options.flash_attn_type = int(graph.flash)
+        chain = SamplerChain(SamplingParams(), 1)
+        if graph.samples:
+            config = library.llama_sampler_seq_config(0, ctypes.cast(chain.pointer, ctypes.c_void_p))
+            options.samplers, options.n_samplers = ctypes.pointer(config), 1
+            options.n_outputs_max_per_seq = graph.outputs
         context = library.llama_init_from_model(model, options)
         library.llama_free(context)
+        chain.close()
         library.llama_model_free(model)
     finally:
         native_log.capture()
@@ -57,12 +65,13 @@ def allocated(path: Path, graph: Graph) -> dict[str, float]:
     return {name: float(size) for name, size in pairs}
 
 
+@pytest.mark.parametrize("samples", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-def test_buffers_are_those_that_llama_cpp_allocates(name: str, tmp_path: Path) -> None:
+def test_buffers_are_those_that_llama_cpp_allocates(name: str, samples: bool, tmp_path: Path) -> None:
     path = write_sparse(tmp_path / "model.gguf", SHAPES[name])
     shape = ModelShape.of(read_model_facts(path))
     for cells, batch, flash in ((1024, 512, False), (16384, 512, False), (16384, 512, True), (4096, 128, True)):
-        graph = Graph(cells, batch, 8, flash)
+        graph = Graph(cells, batch, 8, flash, samples=samples)
         real = allocated(path, graph)
         compute, output = estimate.compute_bytes(shape, graph) / MIB, estimate.output_bytes(shape, graph) / MIB
         assert real["compute"] * 0.99 - 1 <= compute <= real["compute"] * 1.05 + 8, (cells, batch, flash, real)
@@ -72,6 +81,7 @@ def test_buffers_are_those_that_llama_cpp_allocates(name: str, tmp_path: Path) -
 def test_the_engines_numbers_are_these() -> None:
     assert estimate.KEPT_SEQUENCES == engine.CACHED_SEQUENCES
     assert estimate.DRAFT_BATCH == draft_model.READ_AT_ONCE
+    assert estimate.SAMPLED_TOGETHER == backend_sampling.MANY
     assert (model_shape.POOLED_AT_ONCE, model_shape.POOLED_WHOLE) == (pooling.TOKENS_AT_ONCE, pooling.LARGEST_CALL)
     assert model_shape.CAUSAL == pooling._CAUSAL
 
@@ -103,6 +113,7 @@ WORKERS = [
     ("q8_0 cache", SMALL, "Q8_0", LoadOptions(num_ctx=2048, num_parallel=1, kv_cache_type="q8_0")),
     ("experts", EXPERTS, "Q4_K_M", LoadOptions(num_ctx=1024, num_parallel=2, num_batch=256)),
     ("many words", MANY_WORDS, "Q8_0", LoadOptions(num_ctx=256, num_parallel=8)),
+    ("samplers in the graph", MANY_WORDS, "Q8_0", LoadOptions(num_ctx=256, num_parallel=8, backend_sampling="on")),
     (
         "large cache",
         TextShape(1024, 8, 16, 16, 64, 1024, 32768, ff_width=1024),
@@ -129,7 +140,7 @@ def test_a_worker_takes_what_was_planned(
         assert options.num_ctx is not None
         # All cells are used, so that every page of every buffer is.
         for number in range(plan.n_cells // options.num_ctx):
-            yield GenerateRequest([number + 1] * (options.num_ctx - 2), GREEDY, 1)
+            yield GenerateRequest([number + 1] * (options.num_ctx - 2), SamplingParams(temperature=0), 1)
 
     plan, real = after(requests, ModelSpec(name, "digest", path, options=options))
     assert plan.fits and not plan.gpus

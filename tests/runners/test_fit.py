@@ -70,7 +70,16 @@ def test_what_is_chosen(name: str, type: str, place: Machine, expected: dict[str
 
 def assert_consistent(plan: Plan, name: str) -> None:
     options = plan.options
-    for field in ("num_ctx", "num_batch", "num_gpu", "num_parallel", "kv_cache_type", "use_mmap", "flash_attention"):
+    for field in (
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "num_parallel",
+        "kv_cache_type",
+        "use_mmap",
+        "flash_attention",
+        "backend_sampling",
+    ):
         assert getattr(options, field) is not None, field
     for use in plan.devices:
         assert use.total <= use.usable
@@ -159,6 +168,19 @@ def test_attention_is_exact_on_a_processor_where_weights_are_and_its_buffer_fits
     assert flash("F32", 4096, kv_type="q8_0") == "on"
     assert flash("Q4_K_M", 4096) == "on"
     assert flash("F32", 4096, 48) == flash("Q4_K_M", 4096, 24) == "auto"
+
+
+def test_tokens_are_chosen_where_the_output_is_and_it_pays() -> None:
+    def plan(wanted: LoadOptions, *gpus: int) -> Plan:
+        return fit(wanted, shape(MINI), machine(64, *gpus))
+
+    assert plan(LoadOptions()).options.backend_sampling == "off"
+    on_gpu, off = plan(LoadOptions(), 24), plan(LoadOptions(backend_sampling="off"), 24)
+    assert (on_gpu.options.backend_sampling, off.options.backend_sampling) == ("auto", "off")
+    # Candidates and what they are worth, beside the logits.
+    assert off.ram.compute < on_gpu.ram.compute < plan(LoadOptions(backend_sampling="on")).ram.compute
+    for wanted in (LoadOptions(num_gpu=20), LoadOptions(num_parallel=2)):
+        assert plan(wanted, 24).options.backend_sampling == "off"
 
 
 def test_experts_stay_where_the_user_puts_them() -> None:
