@@ -144,6 +144,10 @@ def _flash(graph: Graph, shape: ModelShape, batch: int) -> bool:
 
 def repacked_bytes(weight: Weight, features: frozenset[str]) -> int:
     """Bytes of the second copy that the CPU makes of a weight in an order that suits it; 0 for most types."""
+    if "AMX_INT8" in features and weight.is_matrix and not weight.is_expert and weight.rows % AMX_ROWS == 0:
+        packed, unpacked = _AMX.get(weight.type, (0, 1))
+        if packed:
+            return weight.n_bytes * packed // unpacked
     needed = _REPACKED.get(weight.type)
     if needed is None or not weight.is_matrix or "REPACK" not in features or weight.rows % 8:
         return 0
@@ -157,6 +161,18 @@ def cpu_features(system_info: str) -> frozenset[str]:
     return frozenset(name.strip() for name, _, value in pairs if value.strip() not in ("", "0"))
 
 
+# ggml-cpu's amx/mmq.cpp: type -> bytes of a block there, and in the file. Experts are none of its products.
+_AMX: dict[str, tuple[int, int]] = {
+    "Q4_0": (18, 18),
+    "Q4_1": (20, 20),
+    "Q8_0": (38, 34),
+    "Q4_K": (148, 144),
+    "Q5_K": (180, 176),
+    "Q6_K": (210, 210),
+    "IQ4_XS": (138, 136),
+    "F16": (2, 2),
+}
+AMX_ROWS = 32
 _ARM = frozenset({"NEON", "DOTPROD"})
 # ggml-cpu's repack.cpp: type -> sets of features, one of which suffices.
 _REPACKED: dict[str, tuple[frozenset[str], ...]] = {

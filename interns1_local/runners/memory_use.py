@@ -179,19 +179,23 @@ def _draft(sizing: Sizing, is_mapped: bool) -> tuple[int, int]:
     draft = sizing.shape.draft
     if draft is None:
         return 0, 0
-    graph, features = estimate.draft_graph(sizing.graph, draft), _features(sizing.machine)
-    weights = [weight for weight in draft.weights if "(output)" not in weight.name]
-    copied = sum(estimate.repacked_bytes(weight, features) for weight in weights if weight.layer != INPUT)
-    mapped = sum(weight.n_bytes for weight in weights) - copied
+    graph = estimate.draft_graph(sizing.graph, draft)
+    copied, mapped = _cpu_weights(draft.weights, sizing.machine)
     kv = sum(estimate.kv_bytes(draft, graph, layer) for layer in range(draft.n_layers))
     compute = estimate.compute_bytes(draft, graph) + estimate.output_bytes(draft, graph)
     compute += estimate.work_bytes(draft, graph) + estimate.TOKEN_BYTES * draft.vocabulary
     return copied + kv + compute + (0 if is_mapped else mapped), mapped if is_mapped else 0
 
 
-def _features(machine: Machine) -> frozenset[str]:
-    """What the CPU has weights in another order for."""
-    return frozenset() if machine.amx_broken_by else estimate.cpu_features(machine.system_info)
+def _cpu_weights(weights: Sequence[Weight], machine: Machine) -> tuple[int, int]:
+    """Bytes of the weights that the CPU copies into an order that suits it, and of those it reads as the file has them.
+
+    A matrix with two roles is there twice only where the second is copied.
+    """
+    features = frozenset[str]() if machine.amx_broken_by else estimate.cpu_features(machine.system_info)
+    sizes = [0 if weight.layer == INPUT else estimate.repacked_bytes(weight, features) for weight in weights]
+    plain = (w.n_bytes for w, size in zip(weights, sizes, strict=True) if not size and "(output)" not in w.name)
+    return sum(sizes), sum(plain)
 
 
 def _ram(sizing: Sizing) -> MemoryUse:
@@ -240,11 +244,9 @@ def _fill_ram(
     """The CPU's own `layers`, and what of the `others` (on GPUs) is kept in RAM."""
     shape, graph = sizing.shape, sizing.graph
     others = others or []
-    held = [weight for layer in layers for weight in shape.by_layer[layer] if "(output)" not in weight.name]
+    held = [weight for layer in layers for weight in shape.by_layer[layer]]
     held += [weight for layer in others for weight in shape.by_layer[layer] if _on_cpu(weight, options)]
-    features = _features(sizing.machine)
-    copied = sum(estimate.repacked_bytes(weight, features) for weight in held if weight.layer != INPUT)
-    mapped = sum(weight.n_bytes for weight in held) - copied
+    copied, mapped = _cpu_weights(held, sizing.machine)
     computes = bool([layer for layer in layers if layer != INPUT]) or not others
     compute = 0
     for entry in (graph, estimate.pooling_graph(graph, shape)):

@@ -55,11 +55,11 @@ def vulkan(nano_gguf: Callable[..., Converted], tmp_path_factory: pytest.TempPat
         yield client
 
 
-def answer(client: ollama.Client, model: str, sample: Sample) -> str:
+def answer(client: ollama.Client, model: str, sample: Sample, **options: Any) -> str:
     message: dict[str, Any] = {"role": "user", "content": sample.messages[-1]["content"]}
     if sample.images:
         message["images"] = [png(image) for image in sample.images]
-    reply = client.chat(model, [message], think=False, options=OPTIONS)
+    reply = client.chat(model, [message], think=False, options=OPTIONS | options)
     return reply.message.content or ""
 
 
@@ -83,3 +83,12 @@ def test_the_same_answers_as_on_the_processor(
     loaded = vulkan.ps().models[0]
     # Not the size of the file: also the cache and the buffers.
     assert loaded.size_vram and loaded.size_vram > 0
+
+
+def test_tokens_that_the_device_chooses_are_the_same(vulkan: ollama.Client) -> None:
+    samples = [*exam("sums", 3), *exam("identity", 2)]
+    ways: list[dict[str, Any]] = [{}, {"temperature": 1.5, "seed": 7}]
+    for way in ways:
+        outside = [answer(vulkan, "nano", sample, backend_sampling="off", **way) for sample in samples]
+        assert [answer(vulkan, "nano", sample, backend_sampling="on", **way) for sample in samples] == outside
+        assert all(outside)

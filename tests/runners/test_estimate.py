@@ -207,3 +207,7 @@ def test_the_processors_features_decide_on_copies() -> None:
     copied = {weight.type for weight in weights if estimate.repacked_bytes(weight, avx)}
     assert copied == {"Q4_K"}
     assert not any(estimate.repacked_bytes(weight, avx - {"REPACK"}) for weight in weights)
+    amx = {weight.name: estimate.repacked_bytes(weight, avx | {"AMX_INT8"}) / weight.n_bytes for weight in weights}
+    assert amx["blk.0.attn_q.weight"] == 148 / 144 and amx["output.weight"] == 1 and not amx["output_norm.weight"]
+    experts = [weight for weight in KNOWN["intern-s1"].shape("Q8_0").weights if weight.is_expert]
+    assert experts and not any(estimate.repacked_bytes(weight, avx | {"AMX_INT8"}) for weight in experts)
