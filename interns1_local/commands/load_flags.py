@@ -23,7 +23,7 @@ _FLAGS: tuple[tuple[str, Any, str, str], ...] = (
     ("--main-gpu", int, "N", "The GPU to use with --split-mode none (default: 0)."),
     ("--kv-cache-type", str, "TYPE[/TYPE]", "Type of keys and values: f16, q8_0, q4_0 and others (default: f16)."),
     ("--flash-attention", str, "auto|on|off", "Flash attention (default: auto)."),
-    ("--backend-sampling", str, "auto|on|off", "Tokens chosen on the GPU (default: when it serves many)."),
+    ("--backend-sampling", str, "auto|on|off", "Tokens chosen on the GPU (default: off; auto: when it serves many)."),
     ("--mmap/--no-mmap", None, "", "Map weights from the file, or read them (default: map)."),
     ("--mlock/--no-mlock", None, "", "Keep weights in RAM, never swapped out (default: no)."),
     ("--numa", str, "distribute|isolate|numactl", "How memory is spread over nodes (default: not)."),

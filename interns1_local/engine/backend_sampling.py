@@ -1,7 +1,7 @@
 """Sampling where the output is computed, as a part of llama.cpp's graph: a token comes back, and no row of logits.
 
 It is worth its while on GPUs that serve many: the rows need not be copied, and one processor need not go through all
-of them. For a single request it is no faster, and on a processor it is slower.
+of them. For a single request it is no faster, and on a processor it is slower. llama.cpp calls it experimental.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.requests import EngineRequest
 from interns1_local.engine.sampler_chain import SamplerChain
 
-# Requests at work from which on a GPU chooses the tokens of those that come, where options leave it to us.
+# Requests at work from which on a GPU chooses the tokens of those that come, with `auto`.
 MANY = 4
 # More candidates than these are not worth copying, and some devices sort no more.
 MOST_CANDIDATES = 1024
@@ -34,9 +34,14 @@ class BackendSampling:
         self._attached: dict[int, SamplerChain] = {}
 
     def takes(self, request: EngineRequest, n_at_work: int) -> bool:
-        """Whether the graph can choose for `request`: nobody else may need its logits, or change them."""
+        """Whether the graph can choose for `request`: nobody else may need its logits, or change them.
+
+        Who asks for guesses gets them: the graph chooses for one place of a sequence only.
+        """
         sampling = request.sampling
         if n_at_work < self._least or request.guide is not None or request.prompt_logprobs:
+            return False
+        if request.speculation.mode not in ("auto", "off"):
             return False
         if sampling.logprobs is not None or sampling.moves_logits or sampling.ignore_eos or sampling.min_tokens:
             return False

@@ -56,8 +56,8 @@ class TokenChooser:
         # Requests whose tokens the graph chooses.
         self._in_graph: set[int] = set()
 
-    def start(self, request: EngineRequest, n_at_work: int) -> None:
-        """Take a request in, which is one of `n_at_work`."""
+    def start(self, request: EngineRequest, n_at_work: int) -> bool:
+        """Take a request in, which is one of `n_at_work`. True where the graph chooses; nothing is guessed then."""
         sampling = request.sampling
         if request.guide is not None:
             self._guides[request.id] = request.guide
@@ -66,6 +66,7 @@ class TokenChooser:
         if not sampling.greedy or request.id in self._in_graph:
             seed = int.from_bytes(os.urandom(4), "little") if sampling.seed is None else sampling.seed
             self._chains[request.id] = SamplerChain(sampling, seed)
+        return request.id in self._in_graph
 
     def prepare(self, spans: Iterable[Span]) -> None:
         """Put the samplers that choose after `spans` into the graph that computes them."""

@@ -256,8 +256,8 @@ class Engine:
         if request.prompt_logprobs:
             prompt_scores.start(sequence)
         self._sequences[request.id] = sequence
-        self._chooser.start(request, len(self._sequences))
-        self._speculator.start(sequence, request.speculation)
+        if not self._chooser.start(request, len(self._sequences)):
+            self._speculator.start(sequence, request.speculation)
         self._scheduler.add(sequence)
 
     def _apply(self, operations: list[Operation]) -> None:

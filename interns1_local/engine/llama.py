@@ -262,7 +262,7 @@ class Context:
         # One call is one unit of work: it happens whole or not at all.
         params.n_batch = params.n_ubatch = n_batch
         params.n_seq_max = n_seq_max
-        # Samplers of the graph may choose at several places of one sequence, as guesses need it.
+        # More than one of a sequence, or samplers of the graph would use up random numbers in calls that are aborted.
         params.n_outputs_max = params.n_outputs_max_per_seq = self.n_outputs
         params.n_threads = params.n_threads_batch = max(1, n_threads)
         params.type_k, params.type_v = (KV_TYPES[kind] for kind in kv_types(kv_type))

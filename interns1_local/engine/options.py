@@ -22,7 +22,7 @@ class EngineOptions:
     offload: Offload = AS_IT_COMES
     kv_type: str = "f16"
     flash_attention: str = "auto"
-    backend_sampling: str = "auto"
+    backend_sampling: str = "off"
     share_prefixes: bool = True
     # 0: the file's own.
     rope_freq_base: float = 0.0

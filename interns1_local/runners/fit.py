@@ -304,8 +304,8 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
 
 def _backend_sampling(options: LoadOptions, ground: _Ground) -> str:
     """What `backend_sampling` comes to: off where the engine would never choose it (engine/backend_sampling)."""
-    if options.backend_sampling is not None:
-        return options.backend_sampling
+    if options.backend_sampling != "auto":
+        return options.backend_sampling or "off"
     many = (options.num_parallel or 0) >= SAMPLED_TOGETHER
     has_output = bool(ground.gpus) and (options.num_gpu or 0) > ground.shape.n_layers
     return "auto" if many and has_output and not any(gpu.is_remote for gpu in ground.gpus) else "off"

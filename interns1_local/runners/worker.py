@@ -109,7 +109,7 @@ class Worker:
             n_threads=options["num_thread"],
             kv_type=options["kv_cache_type"],
             flash_attention=options["flash_attention"] or "auto",
-            backend_sampling=options["backend_sampling"] or "auto",
+            backend_sampling=options["backend_sampling"],
             offload=offload_of(options),
             rope_freq_base=options["rope_freq_base"] or 0.0,
             image_cache_bytes=header["image_cache_bytes"],

@@ -25,7 +25,6 @@ from tests.engine.conftest import ids, run
 MakeEngine = Callable[..., Engine]
 SAMPLED = SamplingParams(temperature=1.5, seed=7)
 GREEDY = SamplingParams(temperature=0)
-NO_GUESSES = Speculation("off")
 PLAIN = {
     "greedy": GREEDY,
     "as Ollama samples": SAMPLED,
@@ -64,9 +63,9 @@ def prompt(length: int = 20, seed: int = 0) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(0, 250, length)]
 
 
-def requests(sampling: dict[str, SamplingParams], speculation: Speculation = NO_GUESSES) -> list[EngineRequest]:
+def requests(sampling: dict[str, SamplingParams]) -> list[EngineRequest]:
     return [
-        EngineRequest(i, prompt(20 + i, i), params, 24, speculation=speculation)
+        EngineRequest(i, prompt(20 + i, i), params, 24, speculation=Speculation("off"))
         for i, params in enumerate(sampling.values())
     ]
 
@@ -108,14 +107,13 @@ def test_guides_and_prompt_scores_are_left_alone(make_engine: MakeEngine, attach
 
 
 @pytest.mark.usefixtures("steps_cost_nothing")
-def test_guesses_ahead_change_nothing(make_engine: MakeEngine) -> None:
-    period = prompt(6)
-    for sampling in (GREEDY, SamplingParams(temperature=0.7, seed=3)):
-        wanted = [EngineRequest(0, period * 8, sampling, 60)]
-        plain = [replace(wanted[0], speculation=NO_GUESSES)]
-        outputs = run(make_engine(backend_sampling="on"), wanted)[0]
-        assert ids(outputs) == answers(make_engine(), plain)[0]
-        assert outputs[-1].usage is not None and outputs[-1].usage.drafted_tokens
+def test_guesses_are_made_only_where_they_are_asked_for(make_engine: MakeEngine, attached: list[int]) -> None:
+    wanted = EngineRequest(0, prompt(6) * 8, GREEDY, 60)
+    for mode, in_graph in (("auto", True), ("off", True), ("lookup", False)):
+        attached.clear()
+        last = run(make_engine(backend_sampling="on"), [replace(wanted, speculation=Speculation(mode))])[0][-1]
+        assert last.usage is not None
+        assert (bool(attached), bool(last.usage.drafted_tokens)) == (in_graph, not in_graph)
 
 
 def test_a_sampler_follows_its_request_to_another_place(make_engine: MakeEngine, attached: list[int]) -> None:
@@ -149,7 +147,7 @@ def test_gpus_choose_for_many_only(
     make_engine: MakeEngine, attached: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend_sampling, "has_local_gpu", lambda: True)
-    engine = make_engine()
+    engine = make_engine(backend_sampling="auto")
     answers(engine, requests({"one": SAMPLED}))
     assert not attached
     answers(engine, requests({str(i): SAMPLED for i in range(backend_sampling.MANY + 1)}))
@@ -157,16 +155,12 @@ def test_gpus_choose_for_many_only(
 
 
 @pytest.mark.parametrize(
-    ("changes", "least"),
-    [
-        ({}, None),
-        ({"backend_sampling": "on"}, 1),
-        ({"backend_sampling": "off"}, None),
-    ],
+    ("changes", "chooses"),
+    [({}, False), ({"backend_sampling": "auto"}, False), ({"backend_sampling": "on"}, True)],
 )
-def test_processors_choose_only_when_told(changes: dict[str, str], least: int | None, make_engine: MakeEngine) -> None:
+def test_processors_choose_only_when_told(changes: dict[str, str], chooses: bool, make_engine: MakeEngine) -> None:
     found = backend_sampling.backend_sampling(make_engine().context, replace(EngineOptions(), **changes))
-    assert (found is None) == (least is None)
+    assert (found is not None) == chooses
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])

@@ -174,12 +174,13 @@ def test_tokens_are_chosen_where_the_output_is_and_it_pays() -> None:
     def plan(wanted: LoadOptions, *gpus: int) -> Plan:
         return fit(wanted, shape(MINI), machine(64, *gpus))
 
-    assert plan(LoadOptions()).options.backend_sampling == "off"
-    on_gpu, off = plan(LoadOptions(), 24), plan(LoadOptions(backend_sampling="off"), 24)
+    auto = LoadOptions(backend_sampling="auto")
+    on_gpu, off = plan(auto, 24), plan(LoadOptions(), 24)
     assert (on_gpu.options.backend_sampling, off.options.backend_sampling) == ("auto", "off")
+    assert plan(auto).options.backend_sampling == "off"
     # Candidates and what they are worth, beside the logits.
     assert off.ram.compute < on_gpu.ram.compute < plan(LoadOptions(backend_sampling="on")).ram.compute
-    for wanted in (LoadOptions(num_gpu=20), LoadOptions(num_parallel=2)):
+    for wanted in (replace(auto, num_gpu=20), replace(auto, num_parallel=2)):
         assert plan(wanted, 24).options.backend_sampling == "off"
 
 

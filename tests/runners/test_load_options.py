@@ -66,7 +66,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
             LoadOptions(kv_cache_type="q8_0/f16", flash_attention="off"),
         ),
         ({"flash_attention": True, "numa": True}, LoadOptions(flash_attention="on", numa="distribute")),
-        ({"flash_attention": "auto", "backend_sampling": "auto"}, LoadOptions()),
+        ({"backend_sampling": "auto"}, LoadOptions(backend_sampling="auto")),
         ({"backend_sampling": False}, LoadOptions(backend_sampling="off")),
         ({"tensor_split": "3,1"}, LoadOptions(tensor_split=(3.0, 1.0))),
         ({"tensor_split": [3, 1.5]}, LoadOptions(tensor_split=(3.0, 1.5))),
