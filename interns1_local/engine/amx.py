@@ -1,8 +1,8 @@
 """AMX, the matrix unit of recent Xeons, where a compiler's fault has broken llama.cpp's use of it.
 
-GCC before 11.5, 12.4, 13.3 and 14 takes it that `_tile_loadconfig` reads 8 of a configuration's 64 bytes (its bug
-114098), and does not write the others: the first product of quantized weights then ends the process with SIGILL
-(llama.cpp's pull request 26954). Debian 12 and Ubuntu 22.04 have such a GCC.
+GCC 11 before 11.5, 12 before 12.4 and 13 before 13.3 take it that `_tile_loadconfig` reads 8 of a configuration's 64
+bytes (GCC's bug 114098), and do not write the others: the first product of quantized weights then ends the process
+with SIGILL (llama.cpp's pull request 26954). Debian 12 and Ubuntu 22.04 have such a GCC.
 
     python -I interns1_local/engine/amx.py --flags [COMPILER]    what CMAKE_ARGS must say here, mostly nothing
     python -m interns1_local.engine.amx --check                  fails if the installed llama.cpp is broken so
@@ -19,13 +19,13 @@ from pathlib import Path
 
 # What leaves AMX out of a build.
 WITHOUT = "-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8"
-# The first version of each series without the fault; older series have AMX's instructions and no mended version.
+# The first version without the fault in each series that has it; older ones do not know AMX, nor the switch.
 _MENDED = {11: 5, 12: 4, 13: 3}
 
 
 def is_faulty(major: int, minor: int) -> bool:
     """Whether this version of GCC has the fault."""
-    return major < 14 and minor < _MENDED.get(major, 99)
+    return minor < _MENDED.get(major, 0)
 
 
 def compiler_of(library: bytes) -> str:

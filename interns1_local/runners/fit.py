@@ -289,9 +289,9 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
         exact = attends_exactly(shape.is_exact, options.kv_cache_type, cells, options.num_batch, shape.n_heads)
         flash = "auto" if on_gpu else "off" if exact else "on"
     batch, parallel = options.num_batch, options.num_parallel
-    sampling = _backend_sampling(options, ground)
-    options = replace(options, flash_attention=flash, backend_sampling=sampling)
-    graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper(), samples=sampling != "off")
+    options = replace(options, flash_attention=flash, backend_sampling=options.backend_sampling or "off")
+    samples = _samples(options, ground)
+    graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper(), samples=samples)
     reserve_ram = min(LARGEST_RAM_RESERVE, int(machine.memory_total * RAM_RESERVE))
     sizing = Sizing(
         shape, graph, machine, gpus, reserve_ram, GPU_RESERVE + wishes.gpu_overhead, wishes.image_cache_bytes
@@ -302,13 +302,13 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
     return Plan(options, cells, shape.n_layers, uses, reasons)
 
 
-def _backend_sampling(options: LoadOptions, ground: _Ground) -> str:
-    """What `backend_sampling` comes to: off where the engine would never choose it (engine/backend_sampling)."""
+def _samples(options: LoadOptions, ground: _Ground) -> bool:
+    """Whether tokens may be chosen where the output is computed, as engine/backend_sampling decides it."""
     if options.backend_sampling != "auto":
-        return options.backend_sampling or "off"
+        return options.backend_sampling == "on"
     many = (options.num_parallel or 0) >= SAMPLED_TOGETHER
     has_output = bool(ground.gpus) and (options.num_gpu or 0) > ground.shape.n_layers
-    return "auto" if many and has_output and not any(gpu.is_remote for gpu in ground.gpus) else "off"
+    return many and has_output and not any(gpu.is_remote for gpu in ground.gpus)
 
 
 def _shortage(plan: Plan) -> int:

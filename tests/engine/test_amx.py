@@ -22,7 +22,7 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("version", "faulty"),
     [
-        ((10, 5), True), ((11, 4), True), ((11, 5), False), ((12, 2), True), ((12, 4), False), ((13, 2), True),
+        ((10, 2), False), ((11, 4), True), ((11, 5), False), ((12, 2), True), ((12, 4), False), ((13, 2), True),
         ((13, 3), False), ((14, 1), False), ((15, 2), False),
     ],
 )  # fmt: skip

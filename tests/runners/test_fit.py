@@ -170,18 +170,18 @@ def test_attention_is_exact_on_a_processor_where_weights_are_and_its_buffer_fits
     assert flash("F32", 4096, 48) == flash("Q4_K_M", 4096, 24) == "auto"
 
 
-def test_tokens_are_chosen_where_the_output_is_and_it_pays() -> None:
-    def plan(wanted: LoadOptions, *gpus: int) -> Plan:
-        return fit(wanted, shape(MINI), machine(64, *gpus))
+def test_samplers_in_the_graph_are_counted_where_they_may_be() -> None:
+    def buffers(wanted: LoadOptions, *gpus: int) -> int:
+        plan = fit(wanted, shape(MINI), machine(64, *gpus))
+        assert plan.options.backend_sampling == (wanted.backend_sampling or "off")
+        return plan.ram.compute
 
     auto = LoadOptions(backend_sampling="auto")
-    on_gpu, off = plan(auto, 24), plan(LoadOptions(), 24)
-    assert (on_gpu.options.backend_sampling, off.options.backend_sampling) == ("auto", "off")
-    assert plan(auto).options.backend_sampling == "off"
     # Candidates and what they are worth, beside the logits.
-    assert off.ram.compute < on_gpu.ram.compute < plan(LoadOptions(backend_sampling="on")).ram.compute
-    for wanted in (replace(auto, num_gpu=20), replace(auto, num_parallel=2)):
-        assert plan(wanted, 24).options.backend_sampling == "off"
+    assert buffers(LoadOptions(), 24) < buffers(auto, 24)
+    assert buffers(LoadOptions()) == buffers(auto) < buffers(LoadOptions(backend_sampling="on"))
+    for wanted in (LoadOptions(num_gpu=20), LoadOptions(num_parallel=2)):
+        assert buffers(wanted.over(auto), 24) == buffers(wanted, 24)
 
 
 def test_experts_stay_where_the_user_puts_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,8 @@ GPU = LoadOptions(4096, 512, 37, 2, 8, "q8_0", True, n_cpu_moe=3, most_gpu_layer
         (CPU, LoadOptions(use_mlock=True), False),
         (CPU, LoadOptions(flash_attention="on"), False),
         (CPU, LoadOptions(flash_attention="off"), True),
+        (CPU, LoadOptions(backend_sampling="on"), False),
+        (replace(CPU, backend_sampling="auto"), LoadOptions(backend_sampling="auto"), True),
         # Nothing of this matters where there is no GPU.
         (CPU, LoadOptions(num_gpu=99, n_cpu_moe=4, split_mode="row", tensor_split=(1.0,), main_gpu=1), True),
         (CPU, LoadOptions(override_tensor=("a=CPU",)), False),
