@@ -166,8 +166,12 @@ def _load_options(read: Callable[[str], str]) -> dict[str, Any]:
     found["split_mode"], found["tensor_split"] = read("SPLIT_MODE") or None, read("TENSOR_SPLIT") or None
     for name, text in (("use_mmap", read("USE_MMAP")), ("use_mlock", read("USE_MLOCK"))):
         found[name] = _flag(text) if text else None
-    for name in ("flash_attention", "backend_sampling", "numa"):
-        text = read(name.upper())
+    switches = {
+        "flash_attention": read("FLASH_ATTENTION"),
+        "backend_sampling": read("BACKEND_SAMPLING"),
+        "numa": read("NUMA"),
+    }
+    for name, text in switches.items():
         found[name] = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text) if text else None
     # Commas belong to regular expressions.
     found["override_tensor"] = list(_list(read("OVERRIDE_TENSOR"), ";")) or None
