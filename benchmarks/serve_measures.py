@@ -124,12 +124,17 @@ async def long_arrival(server: Server, seed: str) -> Figures:
     read = first.arrivals[0]
     await asyncio.sleep(0.3)
     for task in running:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await _leave(task)
     gaps = [answer.worst_gap(arrived, read) for answer in answers]
     tokens = sum(arrived <= moment <= read for answer in answers for moment in answer.arrivals)
     return {"worst gap": max(gaps), "first": first.first, "meanwhile tok/s": tokens / first.first}
+
+
+async def _leave(task: asyncio.Future[Answer]) -> None:
+    """Be the client that closes its connection in mid-answer."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def cancelled(server: Server, seed: str) -> Figures:
@@ -138,9 +143,7 @@ async def cancelled(server: Server, seed: str) -> Figures:
     alone = await server.complete(prompts.text(16, f"{seed} alone"), 2)
     leaving = asyncio.ensure_future(server.complete(prompts.text(LONG_TOKENS, seed), 2))
     await asyncio.sleep(READING_SECONDS)
-    leaving.cancel()
-    with suppress(asyncio.CancelledError):
-        await leaving
+    await _leave(leaving)
     after = await server.complete(prompts.text(16, f"{seed} after"), 2)
     return {"alone": alone.first, "after": after.first, "bound": CANCEL_BOUND}
 

@@ -14,9 +14,8 @@ from interns1_local.engine.native import llama_cpp
 from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.requests import EngineRequest
 from interns1_local.engine.sampler_chain import SamplerChain
+from interns1_local.engine.sampling import least_for_graph
 
-# Requests at work from which on a GPU chooses the tokens of those that come, with `auto`.
-MANY = 4
 # More candidates than these are not worth copying, and some devices sort no more.
 MOST_CANDIDATES = 1024
 
@@ -59,14 +58,12 @@ class BackendSampling:
             return
         self.take_back(chain)
         self._context.check_sequences([slot])
+        # Where llama.cpp cannot, the chain goes on choosing for itself.
         if llama_cpp.llama_set_sampler(self._context.pointer, slot, chain.pointer):
             self._attached[slot] = chain
-        else:
-            # llama.cpp cannot on these devices, and will not be able to later.
-            self._least = self._context.n_seq_max + 1
 
-    def holds(self, slot: int, chain: SamplerChain | None) -> bool:
-        return chain is not None and self._attached.get(slot) is chain
+    def holds(self, slot: int, chain: SamplerChain) -> bool:
+        return self._attached.get(slot) is chain
 
     def take_back(self, chain: SamplerChain) -> None:
         """Let `chain` choose for itself again."""
@@ -88,10 +85,8 @@ class BackendSampling:
 
 def backend_sampling(context: Context, options: EngineOptions) -> BackendSampling | None:
     """As `options` say; None when no request is to be sampled in the graph."""
-    if options.backend_sampling == "on":
-        return BackendSampling(context, 1)
     # The output counts as one more layer.
     n_layers = int(llama_cpp.llama_model_n_layer(context.model.pointer)) + 1
     on_gpu = not 0 <= options.offload.n_gpu_layers < n_layers and options.shares is None and has_local_gpu()
-    chosen = options.backend_sampling == "auto" and options.n_seq_max >= MANY and on_gpu
-    return BackendSampling(context, MANY) if chosen else None
+    least = least_for_graph(options.backend_sampling, options.n_seq_max, on_gpu)
+    return None if least is None else BackendSampling(context, least)

@@ -102,9 +102,10 @@ class TokenChooser:
         """Choose the next token of `sequence` from the logits at batch index `row`, and append it to its keys."""
         if sequence.max_tokens == 0:
             return Choice(finish="length")
-        chain = self._chains.get(sequence.id)
-        if self._backend is not None and chain is not None and self._backend.holds(sequence.slot, chain):
-            return self._take_chosen(sequence, row, chain, self._backend)
+        if self._backend is not None and sequence.id in self._in_graph:
+            chain = self._chains[sequence.id]
+            if self._backend.holds(sequence.slot, chain):
+                return self._take_chosen(sequence, row, chain, self._backend)
         sampling = sequence.sampling
         logits = self._context.logits(row)
         # The first of the greatest; where there is a NaN, that.
@@ -155,7 +156,7 @@ class TokenChooser:
         greatest of them where nothing has changed them."""
         token = None if guide is None else guide.forced()
         if token is None:
-            chain = None if sequence.sampling.greedy else self._chains.get(sequence.id)
+            chain = self._chains.get(sequence.id)
             if guide is not None:
                 guide.restrict(logits)
             if guide is not None or (best is None and chain is None):

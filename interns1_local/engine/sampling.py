@@ -19,6 +19,8 @@ MAX_LOGPROBS = 20
 # OpenAI's bias that means never, and with the other sign always.
 MAX_BIAS = 100.0
 MAX_SEED = 2**32 - 2  # llama.cpp reads 2**32 - 1 as "choose one"
+# Requests at work from which on a GPU chooses the tokens of those that come, with `backend_sampling` auto.
+MANY = 4
 
 _REAL_NUMBERS = (
     *("temperature", "top_p", "min_p", "typical_p"),
@@ -26,6 +28,13 @@ _REAL_NUMBERS = (
 )
 
 Logits = npt.NDArray[np.float32]
+
+
+def least_for_graph(backend_sampling: str, n_parallel: int, output_on_gpu: bool) -> int | None:
+    """How many requests must be at work for llama.cpp's graph to choose the tokens of a new one; None: never."""
+    if backend_sampling == "on":
+        return 1
+    return MANY if backend_sampling == "auto" and n_parallel >= MANY and output_on_gpu else None
 
 
 @dataclass(frozen=True, slots=True)

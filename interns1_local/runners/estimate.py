@@ -28,8 +28,6 @@ CELL_PADDING = 256
 PATCH_BYTES = 4 * 3 * 14 * 14
 # See engine/draft_model.READ_AT_ONCE.
 DRAFT_BATCH = 256
-# See engine/backend_sampling.MANY.
-SAMPLED_TOGETHER = 4
 # Rows of logits that samplers in the graph need: a copy of all, and these.
 SAMPLER_ROWS = 7
 
@@ -144,10 +142,10 @@ def _flash(graph: Graph, shape: ModelShape, batch: int) -> bool:
 
 def repacked_bytes(weight: Weight, features: frozenset[str]) -> int:
     """Bytes of the second copy that the CPU makes of a weight in an order that suits it; 0 for most types."""
-    if "AMX_INT8" in features and weight.is_matrix and not weight.is_expert and weight.rows % AMX_ROWS == 0:
-        packed, unpacked = _AMX.get(weight.type, (0, 1))
-        if packed:
-            return weight.n_bytes * packed // unpacked
+    is_dense = weight.is_matrix and not weight.is_expert
+    if "AMX_INT8" in features and is_dense and weight.type in _AMX and weight.rows % AMX_ROWS == 0:
+        packed, unpacked = _AMX[weight.type]
+        return weight.n_bytes * packed // unpacked
     needed = _REPACKED.get(weight.type)
     if needed is None or not weight.is_matrix or "REPACK" not in features or weight.rows % 8:
         return 0

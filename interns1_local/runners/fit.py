@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from interns1_local.engine.attention import attends_exactly, kv_types
+from interns1_local.engine.sampling import least_for_graph
 from interns1_local.runners.devices import Device, Machine
-from interns1_local.runners.estimate import SAMPLED_TOGETHER, Graph, kv_bytes
+from interns1_local.runners.estimate import Graph, kv_bytes
 from interns1_local.runners.load_options import LoadOptions
 from interns1_local.runners.memory_use import MemoryUse, Sizing, format_gib, measure
 from interns1_local.runners.model_shape import ModelShape
@@ -289,8 +290,10 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
         exact = attends_exactly(shape.is_exact, options.kv_cache_type, cells, options.num_batch, shape.n_heads)
         flash = "auto" if on_gpu else "off" if exact else "on"
     batch, parallel = options.num_batch, options.num_parallel
-    options = replace(options, flash_attention=flash, backend_sampling=options.backend_sampling or "off")
-    samples = _samples(options, ground)
+    sampling = options.backend_sampling or "off"
+    options = replace(options, flash_attention=flash, backend_sampling=sampling)
+    has_output = (options.num_gpu or 0) > shape.n_layers and not any(gpu.is_remote for gpu in gpus)
+    samples = least_for_graph(sampling, parallel, bool(gpus) and has_output) is not None
     graph = Graph(cells, batch, parallel, flash != "off", keys.upper(), values.upper(), samples=samples)
     reserve_ram = min(LARGEST_RAM_RESERVE, int(machine.memory_total * RAM_RESERVE))
     sizing = Sizing(
@@ -300,15 +303,6 @@ def _measured(options: LoadOptions, reasons: tuple[str, ...], ground: _Ground) -
     if split and options.tensor_split is None:
         options = replace(options, tensor_split=split)
     return Plan(options, cells, shape.n_layers, uses, reasons)
-
-
-def _samples(options: LoadOptions, ground: _Ground) -> bool:
-    """Whether tokens may be chosen where the output is computed, as engine/backend_sampling decides it."""
-    if options.backend_sampling != "auto":
-        return options.backend_sampling == "on"
-    many = (options.num_parallel or 0) >= SAMPLED_TOGETHER
-    has_output = bool(ground.gpus) and (options.num_gpu or 0) > ground.shape.n_layers
-    return many and has_output and not any(gpu.is_remote for gpu in ground.gpus)
 
 
 def _shortage(plan: Plan) -> int:

@@ -71,8 +71,8 @@ class LoadOptions:
             if value is not None and entry.name not in DERIVED:
                 chosen[entry.name] = _typed(entry.name, value)
         # Ollama writes "choose by yourself" as 0 threads and -1 layers.
-        unset = {"num_thread": 0, "num_gpu": -1, "flash_attention": "auto", "numa": ""}
-        for name, value in unset.items():
+        unset = (("num_thread", 0), ("num_gpu", -1), ("flash_attention", "auto"), ("numa", ""))
+        for name, value in unset:
             if chosen.get(name) == value:
                 del chosen[name]
         found = cls(**chosen)

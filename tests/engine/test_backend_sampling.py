@@ -18,7 +18,7 @@ from interns1_local.engine.llama import Batch
 from interns1_local.engine.native import llama_cpp
 from interns1_local.engine.options import EngineOptions
 from interns1_local.engine.sampler_chain import SamplerChain
-from interns1_local.engine.sampling import SamplingParams
+from interns1_local.engine.sampling import MANY, SamplingParams
 from interns1_local.engine.speculative import Speculation
 from tests.engine.conftest import ids, run
 
@@ -150,7 +150,7 @@ def test_gpus_choose_for_many_only(
     engine = make_engine(backend_sampling="auto")
     answers(engine, requests({"one": SAMPLED}))
     assert not attached
-    answers(engine, requests({str(i): SAMPLED for i in range(backend_sampling.MANY + 1)}))
+    answers(engine, requests({str(i): SAMPLED for i in range(MANY + 1)}))
     assert len(attached) == 2
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ollama
 import openai
 import pytest
 
 from interns1_local.nano import CHECKPOINT
+from interns1_local.nano.pictures import png
+from tests.nano.families import Sample
 from tests.nano.reference import Reference
 
 Converted = tuple[Path, Path]
@@ -42,6 +45,14 @@ def store_model(client: ollama.Client, name: str, *files: Path) -> None:
     """Create the model `name` of `files`, as the `ollama` client does."""
     made = client.create(model=name, files={path.name: client.create_blob(path) for path in files})
     assert made.status == "success"
+
+
+def chat(client: ollama.Client, model: str, sample: Sample, options: dict[str, Any]) -> str:
+    """The plain answer to the last message of `sample`, with its pictures."""
+    message: dict[str, Any] = {"role": "user", "content": sample.messages[-1]["content"]}
+    if sample.images:
+        message["images"] = [png(image) for image in sample.images]
+    return client.chat(model, [message], think=False, options=options).message.content or ""
 
 
 @pytest.fixture(scope="session")

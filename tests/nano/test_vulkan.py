@@ -15,8 +15,7 @@ import pytest
 
 from benchmarks.gpu_backend import library_path
 from interns1_local.commands.own_server import own_server
-from interns1_local.nano.pictures import png
-from tests.nano.conftest import Converted, store_model
+from tests.nano.conftest import Converted, chat, store_model
 from tests.nano.evaluate import exam
 from tests.nano.families import Sample
 
@@ -56,11 +55,7 @@ def vulkan(nano_gguf: Callable[..., Converted], tmp_path_factory: pytest.TempPat
 
 
 def answer(client: ollama.Client, model: str, sample: Sample, **options: Any) -> str:
-    message: dict[str, Any] = {"role": "user", "content": sample.messages[-1]["content"]}
-    if sample.images:
-        message["images"] = [png(image) for image in sample.images]
-    reply = client.chat(model, [message], think=False, options=OPTIONS | options)
-    return reply.message.content or ""
+    return chat(client, model, sample, OPTIONS | options)
 
 
 def test_doctor_sees_the_device_and_plans_for_it(nano_gguf: Callable[..., Converted]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from interns1_local.config import Settings
-from interns1_local.engine import backend_sampling, draft_model, engine, native_log, pooling
+from interns1_local.engine import draft_model, engine, native_log, pooling
 from interns1_local.engine.sampler_chain import SamplerChain
 from interns1_local.engine.sampling import SamplingParams
 from interns1_local.engine.speculative import Speculation
@@ -81,7 +81,6 @@ def test_buffers_are_those_that_llama_cpp_allocates(name: str, samples: bool, tm
 def test_the_engines_numbers_are_these() -> None:
     assert estimate.KEPT_SEQUENCES == engine.CACHED_SEQUENCES
     assert estimate.DRAFT_BATCH == draft_model.READ_AT_ONCE
-    assert estimate.SAMPLED_TOGETHER == backend_sampling.MANY
     assert (model_shape.POOLED_AT_ONCE, model_shape.POOLED_WHOLE) == (pooling.TOKENS_AT_ONCE, pooling.LARGEST_CALL)
     assert model_shape.CAUSAL == pooling._CAUSAL
 
