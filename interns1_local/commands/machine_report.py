@@ -107,7 +107,7 @@ def check_installation(settings: Settings, machine: Machine) -> Iterator[Check]:
     from quant.kernels import available
 
     if machine.amx_broken_by:
-        text = f"{machine.amx_broken_by} built llama.cpp so that it cannot be used; prompts are slower without"
+        text = f"{machine.amx_broken_by} built llama.cpp so that it cannot be used; it is left alone"
         yield Check("AMX", False, text, f"build it anew: {rebuild_command(amx.WITHOUT, machine.version)}")
     kernels = available()
     yield Check(
